@@ -1,0 +1,125 @@
+# The commands of this project; `make` alone lists them. GNU make 3.81 (macOS) and newer.
+# Paths are relative and the programs of .venv are started through its python, so that the folder
+# may have a space in its name and may be moved.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PY := $(BIN)/python
+LOG := build/make.log
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# What the installed package is made of.
+SOURCES := CMakeLists.txt $(shell find csrc bitinfer -name __pycache__ -prune -o -type f -print)
+
+# $(RUN) "what is said" command...: one line now, output into the log, its end upon failure.
+RUN = @run() { said=$$1; shift; echo "$$said"; mkdir -p build; \
+  "$$@" >$(LOG) 2>&1 </dev/null || \
+  { tail -n 25 $(LOG); echo "failed: $$said (all of it in $(LOG))"; exit 1; } >&2; }; run
+
+.PHONY: help chat test bench lint types tidy docs oracle cpp emulate wheel clean FORCE
+.NOTPARALLEL:
+
+help:
+	@echo "make chat     build, install into .venv and chat with the embedded model"
+	@echo "make test     build, install and run the tests"
+	@echo "make bench    measure this machine (ARGS='MODEL -p 512 -n 128')"
+	@echo "make lint     all pre-commit hooks on all files"
+	@echo "make types    mypy --strict"
+	@echo "make tidy     clang-tidy on csrc"
+	@echo "make docs     write what is generated: docs/cli.md, the table in README.md"
+	@echo "make oracle   comparisons with transformers (installs torch)"
+	@echo "make cpp      C++ tests under sanitizers"
+	@echo "make emulate  Arm and older x86 under qemu-user"
+	@echo "make wheel    a wheel in dist/"
+	@echo "make clean    remove .venv, build and dist"
+
+chat: .venv/.installed
+	@$(PY) $(BIN)/bitinfer chat $(ARGS)
+
+# In tests/, since from here Python would import the sources in bitinfer/, not what is installed.
+test: .venv/.extra-test
+	@cd tests && ../$(PY) ../$(BIN)/pytest -q -n 2 $(ARGS)
+
+bench: .venv/.installed
+	@$(PY) $(BIN)/bitinfer bench $(ARGS)
+
+lint: .venv/.extra-dev
+	@PATH="$$PWD/$(BIN):$$PATH" $(PY) $(BIN)/pre-commit run --all-files
+
+types: .venv/.extra-dev
+	@$(PY) $(BIN)/mypy
+
+tidy: .venv/.extra-dev
+	$(RUN) "configuring for clang-tidy" $(PY) -m cmake -S . -B build/tidy -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
+	@$(PY) $(BIN)/run-clang-tidy -quiet -p build/tidy 'csrc/.*\.cpp$$'
+
+docs: .venv/.installed
+	@$(PY) docs/generate_cli.py
+	@$(PY) benchmarks/readme_table.py
+
+oracle: .venv/.extra-oracle
+	@cd tests/oracle && ../../$(PY) ../../$(BIN)/pytest -q $(ARGS)
+
+# Two builds, since the thread sanitizer goes with no other.
+cpp: build/cpp-address,undefined build/cpp-thread
+build/cpp-%: FORCE | .venv/.tools
+	$(RUN) "building the C++ tests ($* sanitizer)" sh -e -c 'PATH="$$PWD/$(BIN):$$PATH"; \
+	  cmake -S . -B $@ -DBITINFER_PYTHON=OFF -DBITINFER_TESTS=ON -DBITINFER_WERROR=ON \
+	    -DBITINFER_SANITIZE=$* && cmake --build $@ -j 2'
+	@PATH="$$PWD/$(BIN):$$PATH"; cd $@ && ctest --output-on-failure
+FORCE:
+
+emulate: .venv/.tools
+	@PATH="$$PWD/$(BIN):$$PATH" bash tests/cpp/run_emulated.sh
+
+wheel: .venv/.extra-dev
+	$(RUN) "building a wheel" $(PY) -m build --wheel
+	@ls dist/*.whl
+
+clean:
+	rm -rf .venv build dist
+
+# One line that names the packages to install where something is missing.
+define CHECK_MACHINE
+@missing=; \
+if ! command -v $(PYTHON) >/dev/null; then \
+  missing=" python3 python3-venv python3-dev"; \
+elif ! $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then \
+  echo "bitinfer needs Python 3.10 or newer, $(PYTHON) is `$(PYTHON) -V`;" \
+    "name another: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; \
+else \
+  $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || missing=" python3-venv"; \
+  include=`$(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))'`; \
+  test -f "$$include/Python.h" || missing="$$missing python3-dev"; \
+fi; \
+echo 'int main() {}' | $${CXX:-c++} -x c++ - -o /dev/null 2>/dev/null || missing="$$missing g++"; \
+if [ -n "$$missing" ]; then \
+  case `uname` in \
+    Darwin) how="xcode-select --install; brew install python";; \
+    *) how="sudo apt install$$missing";; \
+  esac; \
+  echo "missing on this machine:$$missing; to install: $$how" >&2; exit 1; \
+fi
+endef
+
+# cmake and ninja are among the build's needs only where the system has none.
+.venv/.tools: pyproject.toml
+	$(CHECK_MACHINE)
+	@test -x $(PY) || rm -rf .venv
+	$(RUN) "preparing .venv" sh -e -c '\
+	  test -x $(PY) || $(PYTHON) -m venv .venv; \
+	  sed -n "s/^requires = \[\(.*\)\]$$/\1/p" pyproject.toml | tr -d , | xargs $(PY) -m pip install; \
+	  $(PY) -c "from scikit_build_core.build import get_requires_for_build_wheel as needs; \
+	    print(*needs())" | xargs $(PY) -m pip install pip'
+	@touch $@
+
+# Not isolated and with one build folder, so that after an edit only what changed is compiled.
+.venv/.installed: .venv/.tools $(SOURCES)
+	$(RUN) "building bitinfer (the first time takes about a minute)" \
+	  $(PY) -m pip install --no-build-isolation .
+	@touch $@
+
+.venv/.extra-%: pyproject.toml | .venv/.installed
+	$(RUN) "installing what 'make $(MAKECMDGOALS)' needs" \
+	  $(PY) -m pip install --no-build-isolation '.[$*]'
+	@touch $@
