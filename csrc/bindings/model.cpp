@@ -1,0 +1,196 @@
+// Python face of csrc/model: Decoder and KvCache. Keeps the buffers of the weights alive; the GIL
+// is released while a forward step runs.
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "bindings/register.h"
+#include "dispatch/dispatch.h"
+#include "model/decoder.h"
+#include "util/check.h"
+
+namespace py = pybind11;
+
+namespace bitinfer {
+namespace {
+
+using F32 = py::array_t<float, py::array::c_style>;
+using I32 = py::array_t<int32_t, py::array::c_style | py::array::forcecast>;
+
+template <typename T>
+T spec_value(const py::dict& spec, const char* key) {
+  BITINFER_CHECK(spec.contains(key), "spec: missing key " << key);
+  try {
+    return spec[key].cast<T>();
+  } catch (const py::cast_error&) {
+    BITINFER_CHECK(
+        false, "spec: " << key << ": unexpected value " << py::repr(spec[key]).cast<std::string>());
+    throw;
+  }
+}
+
+bool one_of(const std::string& value, const char* key, const char* yes, const char* no) {
+  BITINFER_CHECK(value == yes || value == no,
+                 "spec: " << key << ": expected " << yes << " or " << no << ", got " << value);
+  return value == yes;
+}
+
+DecoderSpec parse_spec(const py::dict& d) {
+  DecoderSpec s{};
+  s.vocab_size = spec_value<int64_t>(d, "vocab_size");
+  s.hidden_size = spec_value<int64_t>(d, "hidden_size");
+  s.intermediate_size = spec_value<int64_t>(d, "intermediate_size");
+  s.num_hidden_layers = spec_value<int64_t>(d, "num_hidden_layers");
+  s.num_attention_heads = spec_value<int64_t>(d, "num_attention_heads");
+  s.num_key_value_heads = spec_value<int64_t>(d, "num_key_value_heads");
+  s.head_dim = spec_value<int64_t>(d, "head_dim");
+  s.rms_norm_eps = static_cast<float>(spec_value<double>(d, "rms_norm_eps"));
+  s.hidden_act = one_of(spec_value<std::string>(d, "hidden_act"), "hidden_act", "relu2", "silu")
+                     ? HiddenAct::kRelu2
+                     : HiddenAct::kSilu;
+  s.attn_sub_norm = spec_value<bool>(d, "attn_sub_norm");
+  s.ffn_sub_norm = spec_value<bool>(d, "ffn_sub_norm");
+  s.attention_bias = spec_value<bool>(d, "attention_bias");
+  s.tie_word_embeddings = spec_value<bool>(d, "tie_word_embeddings");
+  s.int8_head = one_of(spec_value<std::string>(d, "head"), "head", "int8", "source");
+  return s;
+}
+
+KvType kv_type(const std::string& name) {
+  if (name == "f32") return KvType::kF32;
+  if (name == "f16") return KvType::kF16;
+  BITINFER_CHECK(name == "int8", "dtype: expected f32, f16 or int8, got " << name);
+  return KvType::kInt8;
+}
+
+const char* kv_name(KvType type) {
+  return type == KvType::kF32 ? "f32" : type == KvType::kF16 ? "f16" : "int8";
+}
+
+// A decoder with the Python objects whose bytes it reads.
+class PyDecoder {
+ public:
+  PyDecoder(const py::dict& spec, const py::dict& weights, int num_threads)
+      : decoder_(parse_spec(spec), tensors(weights), num_threads) {}
+
+  Decoder& decoder() { return decoder_; }
+
+  F32 forward(const std::vector<I32>& token_ids, const std::vector<KvCache*>& caches,
+              const std::string& logits, const std::optional<F32>& out);
+
+ private:
+  TensorMap tensors(const py::dict& weights) {
+    TensorMap map;
+    for (const auto& item : weights) {
+      const auto name = item.first.cast<std::string>();
+      const auto tensor = item.second.cast<py::tuple>();
+      BITINFER_CHECK(tensor.size() == 3, name << ": expected (buffer, dtype, shape)");
+      BITINFER_CHECK((py::isinstance<py::array_t<uint8_t, py::array::c_style>>(tensor[0])),
+                     name << ": expected a contiguous uint8 buffer");
+      const auto bytes = tensor[0].cast<py::array>();
+      buffers_.push_back(bytes);
+      map[name] = {static_cast<const uint8_t*>(bytes.data()), bytes.nbytes(),
+                   tensor[1].cast<std::string>(), tensor[2].cast<std::vector<int64_t>>()};
+    }
+    return map;
+  }
+
+  std::vector<py::array> buffers_;
+  Decoder decoder_;
+};
+
+F32 PyDecoder::forward(const std::vector<I32>& token_ids, const std::vector<KvCache*>& caches,
+                       const std::string& logits, const std::optional<F32>& out) {
+  BITINFER_CHECK(token_ids.size() == caches.size(), "caches: expected one for each of the "
+                                                        << token_ids.size() << " sequences, got "
+                                                        << caches.size());
+  BITINFER_CHECK(logits == "last" || logits == "all" || logits == "none",
+                 "logits: expected last, all or none, got " << logits);
+  std::vector<Sequence> batch;
+  int64_t tokens = 0;
+  for (std::size_t i = 0; i < caches.size(); ++i) {
+    BITINFER_CHECK(token_ids[i].ndim() == 1, "token_ids: expected one-dimensional arrays of int32");
+    BITINFER_CHECK(caches[i], "caches: expected KvCache, got None");
+    batch.push_back({token_ids[i].data(), token_ids[i].size(), caches[i]});
+    tokens += token_ids[i].size();
+  }
+  const LogitsRows mode = logits == "all"    ? LogitsRows::kAll
+                          : logits == "last" ? LogitsRows::kLast
+                                             : LogitsRows::kNone;
+  const int64_t rows = mode == LogitsRows::kAll    ? tokens
+                       : mode == LogitsRows::kLast ? static_cast<int64_t>(batch.size())
+                                                   : 0;
+  const int64_t vocab = decoder_.spec().vocab_size;
+  F32 result = out ? *out : F32({rows, vocab});
+  BITINFER_CHECK(result.ndim() == 2 && result.shape(0) == rows && result.shape(1) == vocab,
+                 "out: expected float32 (" << rows << ", " << vocab << ")");
+  float* to = result.mutable_data();
+  {
+    py::gil_scoped_release release;
+    decoder_.forward(batch, mode, to);
+  }
+  return result;
+}
+
+py::dict bytes_per_token(const Decoder& decoder, const std::string& kv_dtype) {
+  const DecoderWeights& w = decoder.weights();
+  const KvLayout layout = decoder.kv_layout(kv_type(kv_dtype));
+  return py::dict(py::arg("ternary") = w.ternary_bytes, py::arg("head") = w.head_bytes,
+                  py::arg("float") = w.float_bytes,
+                  py::arg("kv_per_position") = layout.block_bytes() / kKvBlock);
+}
+
+}  // namespace
+
+void register_model(py::module_& m) {
+  py::class_<KvCache>(m, "KvCache", "Keys and values of one sequence; made by Decoder.new_cache.")
+      .def_property_readonly("length", &KvCache::length, "Positions stored.")
+      .def_property_readonly("capacity", &KvCache::capacity, "Positions that fit.")
+      .def_property_readonly("dtype", [](const KvCache& c) { return kv_name(c.layout().type); })
+      .def_property_readonly("nbytes", &KvCache::nbytes, "Bytes at full capacity.")
+      .def_property_readonly("used_bytes", &KvCache::used_bytes,
+                             "Bytes of the 64-position blocks in use.")
+      .def("trim", &KvCache::trim, py::arg("length"), "Forget all positions from `length` on.")
+      .def("copy", &KvCache::copy, "A cache of its own with equal content.");
+
+  py::class_<PyDecoder>(m, "Decoder", "A model: forward(ragged batch of tokens, caches) -> logits.")
+      .def(py::init<const py::dict&, const py::dict&, int>(), py::arg("spec"), py::arg("weights"),
+           py::arg("num_threads"))
+      .def("forward", &PyDecoder::forward, py::arg("token_ids"), py::arg("caches"),
+           py::arg("logits") = "last", py::arg("out").noconvert() = py::none(),
+           "Append each sequence's tokens to its cache; float32 logits (rows, vocab_size) of the "
+           "last token of each "
+           "sequence, of all tokens, or none. On error the caches are as before.")
+      .def(
+          "new_cache",
+          [](PyDecoder& d, int64_t capacity, const std::string& dtype) {
+            return d.decoder().new_cache(capacity, kv_type(dtype));
+          },
+          py::arg("capacity"), py::arg("dtype") = "f16")
+      .def_property(
+          "num_threads", [](PyDecoder& d) { return d.decoder().num_threads(); },
+          [](PyDecoder& d, int n) {
+            py::gil_scoped_release release;
+            d.decoder().set_num_threads(n);
+          })
+      .def_property(
+          "prefill_chunk", [](PyDecoder& d) { return d.decoder().prefill_chunk(); },
+          [](PyDecoder& d, int64_t n) {
+            py::gil_scoped_release release;
+            d.decoder().set_prefill_chunk(n);
+          })
+      .def(
+          "bytes_per_token",
+          [](PyDecoder& d, const std::string& kv_dtype) {
+            return bytes_per_token(d.decoder(), kv_dtype);
+          },
+          py::arg("kv_dtype") = "f16",
+          "Bytes read per decoded token: ternary, head, float, and kv_per_position of a cache of "
+          "kv_dtype.");
+}
+
+}  // namespace bitinfer

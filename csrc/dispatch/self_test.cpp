@@ -1,0 +1,163 @@
+// Random matrices through every integer kernel of a row and of the scalar row.
+#include "dispatch/self_test.h"
+
+#include <sstream>
+#include <vector>
+
+#include "pack/pack.h"
+#include "util/aligned_buffer.h"
+
+namespace bitinfer {
+namespace {
+
+constexpr int64_t kK =
+    1031;  // no whole block of any packing, and longer than the int16 ranges of all kernels
+constexpr int64_t kRows = 130;  // a few tiles of every packing, the last one partly padding
+constexpr int64_t kM = 5;
+
+// splitmix64: every seed gives the same tiles on every machine.
+struct Random {
+  uint64_t state;
+  uint32_t operator()() {
+    state += 0x9e3779b97f4a7c15ull;
+    uint64_t z = (state ^ (state >> 30)) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+    return static_cast<uint32_t>(z >> 32);
+  }
+};
+
+struct Inputs {
+  AlignedBuffer<int8_t> codes{static_cast<std::size_t>(kM * activation_bytes(kK))};
+  std::vector<int32_t> sums = std::vector<int32_t>(kM);
+  AlignedBuffer<uint8_t> packed[kNumPackings];
+  AlignedBuffer<int8_t> head{static_cast<std::size_t>(kRows * round_up(kK, 64))};
+  AlignedBuffer<uint8_t> scratch{static_cast<std::size_t>(kGemmScratchBytes)};
+
+  Inputs() {
+    Random random{1};
+    const int64_t a_stride = activation_bytes(kK);
+    for (int64_t m = 0; m < kM; ++m) {
+      for (int64_t k = 0; k < kK; ++k) {
+        // The first row is all -128, the extreme that sign instructions and int16 sums get wrong.
+        const int32_t code = m == 0 ? -128 : static_cast<int32_t>(random() % 256) - 128;
+        codes[static_cast<std::size_t>(m * a_stride + k)] = static_cast<int8_t>(code);
+        sums[static_cast<std::size_t>(m)] += code;
+      }
+    }
+    std::vector<int8_t> weights(kRows * kK);
+    for (int8_t& w : weights) w = static_cast<int8_t>(static_cast<int>(random() % 3) - 1);
+    for (int64_t k = 0; k < kK; ++k) {  // row 0 all +1, row 1 all -1
+      weights[static_cast<std::size_t>(k)] = 1;
+      weights[static_cast<std::size_t>(kK + k)] = -1;
+    }
+    for (int p = 0; p < kNumPackings; ++p) {
+      const auto packing = static_cast<Packing>(p);
+      packed[p] =
+          AlignedBuffer<uint8_t>(static_cast<std::size_t>(packed_bytes(packing, kRows, kK)));
+      pack(weights.data(), kRows, kK, packing, packed[p].data(), 1);
+    }
+    for (int64_t r = 0; r < kRows; ++r) {
+      for (int64_t k = 0; k < kK; ++k) {
+        head[static_cast<std::size_t>(r * round_up(kK, 64) + k)] =
+            static_cast<int8_t>(static_cast<int>(random() % 255) - 127);
+      }
+    }
+  }
+};
+
+std::vector<int32_t> run_gemv(const KernelTable& table, const Inputs& in, Packing packing,
+                              GemvFamily family, int64_t m) {
+  const int p = static_cast<int>(packing);
+  const int64_t blocks = num_blocks(packing, kK);
+  const int64_t tiles = num_tiles(packing, kRows);
+  AlignedBuffer<uint8_t> tables(static_cast<std::size_t>(blocks * table.table_bytes[p]));
+  const int8_t* codes = in.codes.data() + m * activation_bytes(kK);
+  Activation a{codes, in.sums[static_cast<std::size_t>(m)], nullptr};
+  if (family == GemvFamily::kAddsub && table.build_tables[p]) {
+    table.build_tables[p](codes, 0, blocks, tables.data());
+    a.tables = tables.data();
+  }
+  std::vector<int32_t> acc(static_cast<std::size_t>(tiles * layout(packing).tile_rows));
+  // As many streams as there are tiles for, then the rest as one stream.
+  const int streams = static_cast<int>(tiles < kMaxStreams ? tiles : kMaxStreams);
+  const int64_t per_stream = tiles / streams;
+  const auto call = [&](int64_t first_tile, int count, int64_t tiles_each) {
+    TileStreams s{};
+    s.num_streams = count;
+    s.tiles_per_stream = tiles_each;
+    for (int i = 0; i < count; ++i) {
+      const int64_t tile = first_tile + i * tiles_each;
+      s.tiles[i] = in.packed[p].data() + tile * tile_bytes(packing, kK);
+      s.acc[i] = acc.data() + tile * layout(packing).tile_rows;
+    }
+    (family == GemvFamily::kDot ? table.gemv_dot[p] : table.gemv_addsub[p])(s, blocks, a);
+  };
+  call(0, streams, per_stream);
+  if (tiles > streams * per_stream) call(streams * per_stream, 1, tiles - streams * per_stream);
+  return acc;
+}
+
+std::vector<int32_t> run_gemm(const KernelTable& table, Inputs& in, Packing packing) {
+  const int64_t stride = num_tiles(packing, kRows) * layout(packing).tile_rows;
+  std::vector<int32_t> acc(static_cast<std::size_t>(kM * stride));
+  table.gemm[static_cast<int>(packing)](in.packed[static_cast<int>(packing)].data(),
+                                        num_tiles(packing, kRows), num_blocks(packing, kK),
+                                        in.codes.data(), activation_bytes(kK), in.sums.data(), kM,
+                                        acc.data(), stride, in.scratch.data());
+  return acc;
+}
+
+std::vector<int32_t> run_gemm_i8(const KernelTable& table, const Inputs& in) {
+  std::vector<int32_t> acc(kM * kRows);
+  // Row 0 holds -128, which gemm_i8 never meets.
+  const int64_t stride = activation_bytes(kK);
+  AlignedBuffer<int8_t> a(static_cast<std::size_t>(kM * stride));
+  std::vector<int32_t> sums(kM);
+  for (int64_t m = 0; m < kM; ++m) {
+    for (int64_t k = 0; k < kK; ++k) {
+      const auto i = static_cast<std::size_t>(m * stride + k);
+      a[i] = in.codes[i] == -128 ? int8_t{-127} : in.codes[i];
+      sums[static_cast<std::size_t>(m)] += a[i];
+    }
+  }
+  table.gemm_i8(in.head.data(), kRows, a.data(), stride, sums.data(), kM, round_up(kK, 64),
+                acc.data(), kRows);
+  return acc;
+}
+
+std::string first_difference(const std::string& kernel, const std::vector<int32_t>& got,
+                             const std::vector<int32_t>& expected) {
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    if (got[i] == expected[i]) continue;
+    std::ostringstream text;
+    text << kernel << ": expected sum " << expected[i] << ", got " << got[i] << " at " << i;
+    return text.str();
+  }
+  return "";
+}
+
+}  // namespace
+
+std::string compare_kernels(const KernelTable& row, const KernelTable& scalar) {
+  Inputs in;
+  std::string text;
+  for (int p = 0; p < kNumPackings; ++p) {
+    const auto packing = static_cast<Packing>(p);
+    const std::string name = layout(packing).name;
+    for (int64_t m = 0; m < 2; ++m) {
+      const std::vector<int32_t> expected = run_gemv(scalar, in, packing, GemvFamily::kDot, m);
+      for (const GemvFamily family : {GemvFamily::kAddsub, GemvFamily::kDot}) {
+        const std::string kernel =
+            (family == GemvFamily::kDot ? "gemv_dot " : "gemv_addsub ") + name;
+        text = first_difference(kernel, run_gemv(row, in, packing, family, m), expected);
+        if (!text.empty()) return text;
+      }
+    }
+    text =
+        first_difference("gemm " + name, run_gemm(row, in, packing), run_gemm(scalar, in, packing));
+    if (!text.empty()) return text;
+  }
+  return first_difference("gemm_i8", run_gemm_i8(row, in), run_gemm_i8(scalar, in));
+}
+
+}  // namespace bitinfer

@@ -1,0 +1,103 @@
+// The avx2 row: i2 by maddubs and by additions, t3 by table look-ups, all GEMMs.
+#include <immintrin.h>
+
+#include <cassert>
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/kernel_table.h"
+#include "pack/format.h"
+// clang-format off: the vocabulary first
+#include "kernels/avx2/simd.h"
+#include "kernels/generic/float_kernels.inl.h"
+// clang-format on
+
+#define BITINFER_INLINE inline __attribute__((always_inline))
+#define BITINFER_SYMBOL __attribute__((noinline))
+
+namespace bitinfer {
+namespace sse41 {
+KernelTable make_kernel_table();
+}
+namespace avx2 {
+namespace {
+
+constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in every stream
+
+// clang-format off: each uses the ones before it
+#include "kernels/avx2/bytes.h"
+#include "kernels/generic/lane_groups.inl.h"
+#include "kernels/generic/read_streams.inl.h"
+#include "kernels/generic/ternary_gemv_addsub_t3.inl.h"
+#include "kernels/avx2/ternary_gemv_i2.inl.h"
+#include "kernels/generic/unpack_panel.inl.h"
+#include "kernels/avx2/micro_kernels.inl.h"
+#include "kernels/generic/ternary_gemm.inl.h"
+#include "kernels/generic/gemm_i8.inl.h"
+// clang-format on
+
+}  // namespace
+
+#include "kernels/generic/ternary_gemm_symbols.inl.h"
+
+BITINFER_SYMBOL void build_tables_i8_i2(const int8_t* codes, int64_t block_begin, int64_t block_end,
+                                        uint8_t* tables) {
+  build_i2_tables(codes, block_begin, block_end, tables);
+}
+
+BITINFER_SYMBOL void ternary_gemv_addsub_i8_i2_i32(const TileStreams& streams, int64_t num_blocks,
+                                                   const Activation& a) {
+  for_each_lane_group<4>(streams, num_blocks << 6, 1,
+                         [&](const auto& lanes) { i2_addsub_lanes(lanes, num_blocks, a.tables); });
+}
+
+BITINFER_SYMBOL void ternary_gemv_addsub_i8_t3_i32(const TileStreams& streams, int64_t num_blocks,
+                                                   const Activation& a) {
+  const int64_t tile_bytes = (num_blocks << 7) + (num_blocks << 5);  // 160 a K-block
+  for_each_lane_group<4>(streams, tile_bytes, kT3Rows,
+                         [&](const auto& lanes) { t3_lane_group(lanes, num_blocks, a.tables); });
+}
+
+BITINFER_SYMBOL void ternary_gemv_dot_i8_i2_i32(const TileStreams& streams, int64_t num_blocks,
+                                                const Activation& a) {
+  for_each_lane_group<4>(streams, num_blocks * kI2BlockBytes, 1,
+                         [&](const auto& lanes) { i2_dot_lanes(lanes, num_blocks, a); });
+}
+
+BITINFER_SYMBOL void gemm_i8(const int8_t* w, int64_t n, const int8_t* a, int64_t a_stride,
+                             const int32_t* a_sum, int64_t m, int64_t k_padded, int32_t* acc,
+                             int64_t acc_stride) {
+  gemm_i8_by_rows(w, n, a, a_stride, a_sum, m, k_padded, acc, acc_stride);
+}
+
+BITINFER_SYMBOL uint32_t read_streams(const uint8_t* data, int64_t bytes, int num_streams) {
+  return read_streams_by_count(data, bytes, num_streams);
+}
+
+KernelTable make_kernel_table() {
+  constexpr int kI2 = static_cast<int>(Packing::kI2);
+  constexpr int kT3 = static_cast<int>(Packing::kT3);
+  constexpr int kT5 = static_cast<int>(Packing::kT5);
+  KernelTable table = sse41::make_kernel_table();
+  table.gemv_addsub[kI2] = ternary_gemv_addsub_i8_i2_i32;
+  table.build_tables[kI2] = build_tables_i8_i2;
+  table.table_bytes[kI2] = kI2TableBytes;
+  table.gemv_addsub[kT3] = ternary_gemv_addsub_i8_t3_i32;  // on the sse41 row's tables
+  table.gemv_dot[kI2] = ternary_gemv_dot_i8_i2_i32;
+  table.gemv_dot[kT3] = ternary_gemv_dot_i8_t3_i32;
+  table.gemv_dot[kT5] = ternary_gemv_dot_i8_t5_i32;
+  table.gemm[kI2] = ternary_gemm_i8_i2_i32;
+  table.gemm[kT3] = ternary_gemm_i8_t3_i32;
+  table.gemm[kT5] = ternary_gemm_i8_t5_i32;
+  table.auto_family[kI2] = GemvFamily::kDot;
+  table.auto_family[kT3] = GemvFamily::kAddsub;
+  table.auto_family[kT5] = GemvFamily::kDot;
+  table.auto_packing = Packing::kT3;
+  table.gemm_i8 = gemm_i8;
+  table.read_streams = read_streams;
+  table.f32 = make_float_kernels();
+  return table;
+}
+
+}  // namespace avx2
+}  // namespace bitinfer

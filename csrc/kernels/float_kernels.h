@@ -1,0 +1,111 @@
+// Contract of the float kernels of one ISA row: the same bits on every row, lane width and thread
+// count.
+//
+// All arithmetic is fp32, each operation rounded once, no fused multiply-add, in the order written
+// here. A sum over K has 16 lanes: lane j starts at +0 and takes elements j, j + 16, … in order;
+// then l[i] + l[i + 8], + 4, + 2, + 1 ("fold16"). max(a, b) is a > b ? a : b. rint rounds half to
+// even. Rows are float32, contiguous, any alignment; nothing beyond the stated length is read or
+// written.
+//
+// exp(x), used by silu and softmax (coefficients in generic/elementary.inl.h, relative error <
+// 1e-7):
+//   x < -87.3125: 0, x > 88.375: +inf; else n = rint(x · 1/ln 2), r = (x - n · 0.693359375) - n ·
+//   (ln 2 - 0.693359375), p = c6; p = p · r + c5 … + c0 (Horner, c1 = c0 = 1); p · 2^n
+#pragma once
+
+#include <cstdint>
+
+namespace bitinfer {
+
+enum class FloatType : int { kF32 = 0, kF16 = 1, kBF16 = 2 };
+enum class KvType : int { kF32 = 0, kF16 = 1, kInt8 = 2 };
+constexpr int kNumKvTypes = 3;
+
+constexpr int64_t kKvBlock = 64;       // positions of a KV block
+constexpr int64_t kMaxQueryRows = 64;  // query rows of one attend_block call
+
+// Keys and values of one kv head for kKvBlock positions, as stored.
+// k: (head_dim, kKvBlock), position fastest, so that 16 neighbouring keys are 16 lanes;
+// v: (kKvBlock, round_up(head_dim, 16)), padding zero. Scales: (kKvBlock) each, int8 only:
+// value = float(code) · scale.
+struct KvBlock {
+  void* k;
+  void* v;
+  float* k_scale;
+  float* v_scale;
+};
+
+// Online-softmax state of one query row: m = largest score, l = sum of exp, o = weighted values.
+struct SoftmaxState {
+  float* m;  // (rows)
+  float* l;  // (rows)
+  float* o;  // (rows, o_stride), o_stride a multiple of 16, >= head_dim
+  int64_t o_stride;
+};
+
+// For `rows` query rows q (rows, q_stride) of one kv head, row r seeing positions [0, counts[r]) of
+// the block, counts[r] in 1..kKvBlock, rows in 1..kMaxQueryRows:
+//   s_j = dot(q, k_j) · scale (fold16 over head_dim); m = max_j s_j; e_j = exp(s_j - m);
+//   l = sum_j e_j (fold16); o[d] = sum_j e_j · v_j[d], j ascending from +0
+using AttendBlockFn = void (*)(const KvBlock& block, int64_t head_dim, const float* q,
+                               int64_t q_stride, const int32_t* counts, int64_t rows, float scale,
+                               const SoftmaxState& out);
+
+// Writes position `pos` (0..kKvBlock-1) of a block from fp32 k, v (head_dim). f16: round half to
+// even. int8: m = max(absmax, 1e-5), code = clamp(rint(x · (127 / m)), ±127), scale = m / 127.
+using AppendKvFn = void (*)(const KvBlock& block, int64_t pos, int64_t head_dim, const float* k,
+                            const float* v);
+
+struct FloatKernels {
+  // y = float(src), n elements.
+  void (*widen)(const void* src, FloatType type, int64_t n, float* y);
+
+  // inv = 1 / sqrt(sum(x · x) / float(k) + eps); y = (x · inv) · w
+  void (*rms_norm)(const float* x, const float* w, int64_t k, float eps, float* y);
+
+  // m = max(absmax, 1e-5); codes = clamp(rint(x · (127 / m)), -128, 127), zero in [k, codes_bytes);
+  // *sum = sum of codes; returns act_scale = m / 127. codes_bytes: a multiple of 16, >= k.
+  float (*quantize_i8)(const float* x, int64_t k, int64_t codes_bytes, int8_t* codes, int32_t* sum);
+
+  // 15-bit activations in two planes: c = clamp(rint(x · (16383 / m)), ±16383) = 128 hi + lo, both
+  // of c's sign; sums: of hi and of lo; returns m / 16383.
+  float (*quantize_planes)(const float* x, int64_t k, int64_t codes_bytes, int8_t* hi, int8_t* lo,
+                           int32_t sums[2]);
+
+  // y = (float(acc) · act_scale) · weight_scale [+ bias]; bias may be null.
+  void (*scale)(const int32_t* acc, int64_t n, float act_scale, float weight_scale,
+                const float* bias, float* y);
+  // x = x + y, y as above.
+  void (*scale_add)(const int32_t* acc, int64_t n, float act_scale, float weight_scale,
+                    const float* bias, float* x);
+  // logit = (float(128 hi + lo) · act_scale) · row_scale, the integer sum exact, converted with one
+  // rounding.
+  void (*scale_head)(const int32_t* hi, const int32_t* lo, int64_t n, float act_scale,
+                     const float* row_scale, float* logits);
+
+  // r = max(gate, 0); y = (r · r) · up
+  void (*relu2_mul)(const float* gate, const float* up, int64_t n, float* y);
+  // y = (gate / (1 + exp(-gate))) · up; -gate is 0 - gate
+  void (*silu_mul)(const float* gate, const float* up, int64_t n, float* y);
+
+  // y[r] = dot(w[r], x), fold16; w: (n, k) of `type`, rows contiguous.
+  void (*dot_rows)(const void* w, FloatType type, int64_t n, int64_t k, const float* x, float* y);
+
+  // In place, each head of x (heads, head_dim), h = head_dim / 2:
+  // x[i], x[i + h] = x[i] · cos[i] - x[i + h] · sin[i], x[i + h] · cos[i] + x[i] · sin[i]
+  void (*rope)(float* x, int64_t heads, int64_t head_dim, const float* cos, const float* sin);
+
+  AppendKvFn append_kv[kNumKvTypes];
+  AttendBlockFn attend_block[kNumKvTypes];
+
+  // Joins one row's partial result p into the state s, both (m, l, o (n)), n a multiple of 16:
+  // m' = max(m, p.m), a = exp(m - m'), c = exp(p.m - m'); l = l · a + p.l · c; o = o · a + p.o · c
+  void (*join_softmax)(float* m, float* l, float* o, float p_m, float p_l, const float* p_o,
+                       int64_t n);
+  // y = o / l, n elements
+  void (*divide)(const float* o, float l, int64_t n, float* y);
+
+  void (*exp)(const float* x, int64_t n, float* y);
+};
+
+}  // namespace bitinfer

@@ -1,0 +1,59 @@
+// What follows the integer sums of a linear layer; contracts in kernels/float_kernels.h.
+#pragma once
+#include "kernels/generic/elementary.inl.h"
+
+namespace bitinfer {
+namespace {
+
+inline I32x16 load_tail_i32(const int32_t* p, int64_t n) {
+  int32_t lanes[16] = {};
+  __builtin_memcpy(lanes, p, static_cast<size_t>(n) * sizeof(int32_t));
+  return load_i32(lanes);
+}
+
+inline I32x16 load_sums(const int32_t* acc, int64_t i, int64_t n) {
+  return i + 16 <= n ? load_i32(acc + i) : load_tail_i32(acc + i, n - i);
+}
+
+inline void scale(const int32_t* acc, int64_t n, float act_scale, float weight_scale,
+                  const float* bias, float* y) {
+  const F32x16 a = set_f32(act_scale), w = set_f32(weight_scale);
+  map_row(n, y, [&](int64_t i, auto load) {
+    const F32x16 v = (to_f32(load_sums(acc, i, n)) * a) * w;
+    return bias ? v + load(bias) : v;
+  });
+}
+
+inline void scale_add(const int32_t* acc, int64_t n, float act_scale, float weight_scale,
+                      const float* bias, float* x) {
+  const F32x16 a = set_f32(act_scale), w = set_f32(weight_scale);
+  map_row(n, x, [&](int64_t i, auto load) {
+    const F32x16 v = (to_f32(load_sums(acc, i, n)) * a) * w;
+    return load(x) + (bias ? v + load(bias) : v);
+  });
+}
+
+inline void scale_head(const int32_t* hi, const int32_t* lo, int64_t n, float act_scale,
+                       const float* row_scale, float* logits) {
+  const F32x16 a = set_f32(act_scale);
+  map_row(n, logits, [&](int64_t i, auto load) {
+    return (join_planes(load_sums(hi, i, n), load_sums(lo, i, n)) * a) * load(row_scale);
+  });
+}
+
+inline void relu2_mul(const float* gate, const float* up, int64_t n, float* y) {
+  map_row(n, y, [&](int64_t, auto load) {
+    const F32x16 r = max(load(gate), zero_f32());
+    return (r * r) * load(up);
+  });
+}
+
+inline void silu_mul(const float* gate, const float* up, int64_t n, float* y) {
+  map_row(n, y, [&](int64_t, auto load) {
+    const F32x16 g = load(gate);
+    return (g / (set_f32(1.0f) + exp(zero_f32() - g))) * load(up);
+  });
+}
+
+}  // namespace
+}  // namespace bitinfer

@@ -1,0 +1,62 @@
+// The sse41 row: t3 by 16-entry table look-ups (pshufb). Everything else is the scalar row's.
+#include <immintrin.h>
+
+#include <cassert>
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/kernel_table.h"
+#include "pack/format.h"
+
+#define BITINFER_INLINE inline __attribute__((always_inline))
+#define BITINFER_SYMBOL __attribute__((noinline))
+
+namespace bitinfer {
+namespace scalar {
+KernelTable make_kernel_table();
+}
+namespace sse41 {
+namespace {
+
+constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in every stream
+
+// clang-format off: the vocabulary first
+#include "kernels/sse41/bytes.h"
+#include "kernels/generic/lane_groups.inl.h"
+#include "kernels/generic/read_streams.inl.h"
+#include "kernels/generic/ternary_gemv_addsub_t3.inl.h"
+#include "kernels/generic/build_tables_t3.inl.h"
+// clang-format on
+
+}  // namespace
+
+BITINFER_SYMBOL void build_tables_i8_t3(const int8_t* codes, int64_t block_begin, int64_t block_end,
+                                        uint8_t* tables) {
+  build_t3_tables(codes, block_begin, block_end, tables);
+}
+
+BITINFER_SYMBOL void ternary_gemv_addsub_i8_t3_i32(const TileStreams& streams, int64_t num_blocks,
+                                                   const Activation& a) {
+  const int64_t tile_bytes = (num_blocks << 7) + (num_blocks << 5);  // 160 a K-block
+  for_each_lane_group<4>(streams, tile_bytes, kT3Rows,
+                         [&](const auto& lanes) { t3_lane_group(lanes, num_blocks, a.tables); });
+}
+
+BITINFER_SYMBOL uint32_t read_streams(const uint8_t* data, int64_t bytes, int num_streams) {
+  return read_streams_by_count(data, bytes, num_streams);
+}
+
+KernelTable make_kernel_table() {
+  constexpr int kT3 = static_cast<int>(Packing::kT3);
+  KernelTable table = scalar::make_kernel_table();
+  table.gemv_addsub[kT3] = ternary_gemv_addsub_i8_t3_i32;
+  table.build_tables[kT3] = build_tables_i8_t3;
+  table.table_bytes[kT3] = kT3TableBytes;
+  table.auto_family[kT3] = GemvFamily::kAddsub;
+  table.auto_packing = Packing::kT3;
+  table.read_streams = read_streams;
+  return table;
+}
+
+}  // namespace sse41
+}  // namespace bitinfer

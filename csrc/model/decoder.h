@@ -1,0 +1,60 @@
+// The decoder of all families: forward(ragged batch of tokens, caches) -> logits in one call.
+//
+// Everything that a step needs is allocated when the model is loaded, or when num_threads or
+// prefill_chunk change.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "model/kv_cache.h"
+#include "model/spec.h"
+#include "model/weights.h"
+#include "threads/fork_safe_mutex.h"
+
+namespace bitinfer {
+
+enum class LogitsRows { kNone, kLast, kAll };  // of each sequence
+
+struct Sequence {
+  const int32_t* token_ids;
+  int64_t num_tokens;  // >= 1
+  KvCache* cache;      // num_tokens positions are appended
+};
+
+class Decoder {
+ public:
+  // The bytes behind `tensors` must outlive the decoder.
+  Decoder(const DecoderSpec& spec, const TensorMap& tensors, int num_threads);
+  ~Decoder();
+
+  // logits: (rows, vocab_size), rows = 0, sequences, or all tokens. Any order of calls, batch or
+  // chunking gives the same bits for the same tokens. Throws std::invalid_argument before anything
+  // has changed; safe for many threads.
+  void forward(const std::vector<Sequence>& batch, LogitsRows rows, float* logits);
+
+  std::unique_ptr<KvCache> new_cache(int64_t capacity, KvType type) const;
+  KvLayout kv_layout(KvType type) const;
+
+  const DecoderSpec& spec() const { return spec_; }
+  const DecoderWeights& weights() const { return weights_; }
+  int num_threads() const { return num_threads_; }
+  void set_num_threads(int num_threads);
+  int64_t prefill_chunk() const { return prefill_chunk_; }
+  void set_prefill_chunk(int64_t tokens);
+
+ private:
+  struct State;  // activations of one chunk
+  void check_batch(const std::vector<Sequence>& batch) const;
+  void allocate(int num_threads, int64_t prefill_chunk);
+
+  DecoderSpec spec_;
+  DecoderWeights weights_;
+  int num_threads_;
+  int64_t prefill_chunk_ = 256;
+  ForkSafeMutex mutex_;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace bitinfer

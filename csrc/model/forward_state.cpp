@@ -1,0 +1,164 @@
+#include "model/forward_state.h"
+
+#include <algorithm>
+
+#include "ops/attention.h"
+#include "ops/elementary.h"
+#include "ops/head.h"
+#include "ops/linear.h"
+#include "ops/norm.h"
+#include "threads/thread_pool.h"
+
+namespace bitinfer {
+namespace {
+
+template <typename T>
+AlignedBuffer<T> buffer(int64_t count) {
+  return AlignedBuffer<T>(static_cast<std::size_t>(count));
+}
+
+int64_t widest_row(const DecoderSpec& s) {
+  return std::max({s.hidden_size, s.q_dim(), s.intermediate_size});
+}
+
+// Look-up tables of the widest row on the row of kernels that needs most, since the row may change
+// between calls.
+int64_t most_table_bytes(const DecoderSpec& s, Packing packing) {
+  int64_t most = 0;
+  for (const std::string& isa : available_isas()) {
+    most = std::max(most, table_of(isa).table_bytes[static_cast<int>(packing)]);
+  }
+  return most * num_blocks(packing, widest_row(s));
+}
+
+ThreadScratch make_scratch(const DecoderSpec& s, int64_t max_tokens) {
+  const int64_t row =
+      std::max({widest_row(s), attention_row_elements(s.attention()), acc_elements(1)});
+  return {buffer<uint8_t>(kGemmScratchBytes), buffer<int32_t>(acc_elements(max_tokens)),
+          buffer<float>(row)};
+}
+
+}  // namespace
+
+Decoder::State::State(const DecoderSpec& spec, Packing packing, int num_threads, int64_t max_tokens)
+    : spec_(spec),
+      shape_(spec.attention()),
+      ctx_{nullptr, packing, {}, num_threads, &scratch_},
+      angles_(buffer<float>(max_tokens * spec.head_dim / 2)),
+      sin_(buffer<float>(max_tokens * spec.head_dim / 2)),
+      cos_(buffer<float>(max_tokens * spec.head_dim / 2)),
+      x_(buffer<float>(max_tokens * spec.hidden_size)),
+      q_(buffer<float>(max_tokens * spec.q_dim())),
+      attn_(buffer<float>(max_tokens * std::max(spec.q_dim(), spec.hidden_size))),
+      k_(buffer<float>(max_tokens * spec.kv_dim())),
+      v_(buffer<float>(max_tokens * spec.kv_dim())),
+      mlp_(buffer<float>(max_tokens * spec.intermediate_size)),
+      partials_(buffer<float>(attention_partial_elements(shape_))),
+      codes_(buffer<int8_t>(max_tokens * std::max(activation_bytes(widest_row(spec)),
+                                                  2 * round_up(spec.hidden_size, 64)))),
+      sums_(buffer<int32_t>(2 * max_tokens)),
+      scales_(buffer<float>(max_tokens)),
+      tables_(buffer<uint8_t>(most_table_bytes(spec, packing))),
+      rows_{0, 0, 0, codes_.data(), sums_.data(), scales_.data(), tables_.data()} {
+  for (int i = 0; i < num_threads; ++i) scratch_.push_back(make_scratch(spec, max_tokens));
+  const auto count = static_cast<std::size_t>(max_tokens);
+  token_ids_.resize(count);
+  tokens_.resize(count);
+  runs_.resize(count);
+  wants_logits_.resize(count);
+}
+
+void Decoder::State::begin(const KernelTable& kernels, const GemvChoice& gemv) {
+  ctx_.kernels = &kernels;
+  ctx_.gemv = gemv;
+  m_ = 0;
+}
+
+void Decoder::State::add_token(int32_t token_id, const KvCache& cache, int64_t pos,
+                               bool wants_logits) {
+  const auto i = static_cast<std::size_t>(m_++);
+  token_ids_[i] = token_id;
+  tokens_[i] = {&cache.layout(), cache.blocks(), pos};
+  wants_logits_[i] = wants_logits;
+}
+
+float* Decoder::State::run(const DecoderWeights& weights, float* logits) {
+  num_runs_ = find_runs(shape_, tokens_.data(), m_, runs_.data());
+  embed_tokens(weights);
+  for (int64_t i = 0; i < spec_.num_hidden_layers; ++i) {
+    const LayerWeights& layer = weights.layers[static_cast<std::size_t>(i)];
+    attention_step(layer, i);
+    mlp_step(layer);
+  }
+  logits = head_step(weights, logits);
+  m_ = 0;
+  return logits;
+}
+
+void Decoder::State::embed_tokens(const DecoderWeights& weights) {
+  const int64_t half = spec_.head_dim / 2, h = spec_.hidden_size;
+  parallel_for(ctx_.threads_for(m_ * (h * 4 + half * 128)), 0, m_, 8,
+               [&](int64_t begin, int64_t end, int) {
+                 for (int64_t t = begin; t < end; ++t) {
+                   const auto i = static_cast<std::size_t>(t);
+                   embed(ctx_, weights.embedding, weights.embedding_type, h, token_ids_[i],
+                         x_.data() + t * h);
+                   float* angles = angles_.data() + t * half;
+                   for (int64_t j = 0; j < half; ++j)
+                     angles[j] = static_cast<float>(tokens_[i].pos) * weights.inv_freq[j];
+                   sin_cos(angles, half, sin_.data() + t * half, cos_.data() + t * half);
+                 }
+               });
+}
+
+// Rows of x (M, k), through a norm where there is one, as the input of the linear layers that
+// follow.
+QuantizedRows* Decoder::State::quantize(const float* x, int64_t k, const float* norm) {
+  rows_.m = m_;
+  rows_.k = k;
+  rows_.stride = activation_bytes(k);
+  norm_quantize(ctx_, x, k, norm, spec_.rms_norm_eps, &rows_);
+  build_tables(ctx_, rows_);
+  return &rows_;
+}
+
+// x += o_proj(sub_norm(attention(q_proj, k_proj, v_proj of norm(x))))
+void Decoder::State::attention_step(const LayerWeights& layer, int64_t index) {
+  const int64_t h = spec_.hidden_size, q_dim = spec_.q_dim(), kv_dim = spec_.kv_dim();
+  const LinearOutput qkv[] = {{&layer.q, q_.data(), q_dim, false},
+                              {&layer.k, k_.data(), kv_dim, false},
+                              {&layer.v, v_.data(), kv_dim, false}};
+  linear(ctx_, *quantize(x_.data(), h, layer.input_norm), qkv, 3);
+  rotate_and_append(ctx_, shape_, tokens_.data(), m_, index, cos_.data(), sin_.data(), q_.data(),
+                    k_.data(), v_.data());
+  attend(ctx_, shape_, tokens_.data(), runs_.data(), num_runs_, index, q_.data(), partials_.data(),
+         attn_.data());
+  const LinearOutput o{&layer.o, x_.data(), h, true};
+  linear(ctx_, *quantize(attn_.data(), q_dim, layer.attn_sub_norm), &o, 1);
+}
+
+// x += down_proj(sub_norm(act(gate_proj) * up_proj of norm(x)))
+void Decoder::State::mlp_step(const LayerWeights& layer) {
+  const int64_t h = spec_.hidden_size, ffn = spec_.intermediate_size;
+  gated_linear(ctx_, *quantize(x_.data(), h, layer.post_attention_norm), layer.gate, layer.up,
+               spec_.hidden_act, mlp_.data(), ffn);
+  const LinearOutput down{&layer.down, x_.data(), h, true};
+  linear(ctx_, *quantize(mlp_.data(), ffn, layer.ffn_sub_norm), &down, 1);
+}
+
+float* Decoder::State::head_step(const DecoderWeights& weights, float* logits) {
+  const int64_t h = spec_.hidden_size;
+  int64_t rows = 0;
+  float* normed = attn_.data();  // free by now
+  for (int64_t t = 0; t < m_; ++t) {
+    if (!wants_logits_[static_cast<std::size_t>(t)]) continue;
+    ctx_.kernels->f32.rms_norm(x_.data() + t * h, weights.norm, h, spec_.rms_norm_eps,
+                               normed + rows++ * h);
+  }
+  if (rows == 0) return logits;
+  const HeadScratch scratch{codes_.data(), sums_.data(), scales_.data()};
+  head_logits(ctx_, weights.head, scratch, normed, h, rows, logits);
+  return logits + rows * spec_.vocab_size;
+}
+
+}  // namespace bitinfer

@@ -1,0 +1,53 @@
+// The activations of one chunk of tokens and the forward step over them. Private to the decoder.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "model/decoder.h"
+#include "ops/op_context.h"
+
+namespace bitinfer {
+
+struct Decoder::State {
+  State(const DecoderSpec& spec, Packing packing, int num_threads, int64_t max_tokens);
+
+  // A forward call starts: kernels may have been switched since the last one.
+  void begin(const KernelTable& kernels, const GemvChoice& gemv);
+  void add_token(int32_t token_id, const KvCache& cache, int64_t pos, bool wants_logits);
+  int64_t size() const { return m_; }
+  // Runs the tokens added since the last run and writes a row of logits for each that wants one;
+  // returns the end of the rows written.
+  float* run(const DecoderWeights& weights, float* logits);
+
+ private:
+  void embed_tokens(const DecoderWeights& weights);
+  void attention_step(const LayerWeights& layer, int64_t index);
+  void mlp_step(const LayerWeights& layer);
+  float* head_step(const DecoderWeights& weights, float* logits);
+  QuantizedRows* quantize(const float* x, int64_t k, const float* norm);
+
+  const DecoderSpec spec_;
+  const AttentionShape shape_;
+  std::vector<ThreadScratch> scratch_;
+  OpContext ctx_;
+
+  int64_t m_ = 0, num_runs_ = 0;
+  std::vector<int32_t> token_ids_;           // (M)
+  std::vector<TokenPosition> tokens_;        // (M)
+  std::vector<TokenRun> runs_;               // (M)
+  std::vector<bool> wants_logits_;           // (M)
+  AlignedBuffer<float> angles_, sin_, cos_;  // (M, head_dim / 2)
+  AlignedBuffer<float> x_;                   // (M, hidden)
+  AlignedBuffer<float> q_, attn_;            // (M, heads * head_dim)
+  AlignedBuffer<float> k_, v_;               // (M, kv_heads * head_dim)
+  AlignedBuffer<float> mlp_;                 // (M, intermediate)
+  AlignedBuffer<float> partials_;            // attention's
+  AlignedBuffer<int8_t> codes_;              // (M, activation_bytes of the widest row)
+  AlignedBuffer<int32_t> sums_;              // (2 M)
+  AlignedBuffer<float> scales_;              // (M)
+  AlignedBuffer<uint8_t> tables_;            // look-up tables of one row
+  QuantizedRows rows_;
+};
+
+}  // namespace bitinfer

@@ -1,0 +1,36 @@
+// What differs between families of models, as data. Names are Hugging Face's (docs:
+// bitinfer/families).
+#pragma once
+
+#include <cstdint>
+
+#include "ops/attention.h"
+#include "ops/linear.h"
+
+namespace bitinfer {
+
+struct DecoderSpec {
+  int64_t vocab_size;
+  int64_t hidden_size;
+  int64_t intermediate_size;
+  int64_t num_hidden_layers;
+  int64_t num_attention_heads;
+  int64_t num_key_value_heads;
+  int64_t head_dim;
+  float rms_norm_eps;
+  HiddenAct hidden_act;
+  bool attn_sub_norm;   // RMSNorm on the joined heads, before o_proj
+  bool ffn_sub_norm;    // RMSNorm on act(gate) · up, before down_proj
+  bool attention_bias;  // q, k, v have biases (any projection may have one)
+  bool tie_word_embeddings;
+  bool int8_head;  // else the head's rows are floats
+
+  int64_t q_dim() const { return num_attention_heads * head_dim; }
+  int64_t kv_dim() const { return num_key_value_heads * head_dim; }
+  AttentionShape attention() const { return {num_attention_heads, num_key_value_heads, head_dim}; }
+};
+
+// Throws std::invalid_argument naming the first number that no model can have.
+void check_spec(const DecoderSpec& spec);
+
+}  // namespace bitinfer

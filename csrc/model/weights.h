@@ -1,0 +1,56 @@
+// The weights of a decoder: named tensors checked against its spec. Large tensors stay views of the
+// caller's bytes; norms, biases and scales become fp32 copies.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "model/spec.h"
+#include "ops/head.h"
+#include "util/aligned_buffer.h"
+
+namespace bitinfer {
+
+// A named tensor as Python hands it over. dtype: "u8", "i8", "bf16", "f16", "f32", or the packing
+// of a ternary matrix ("i2", "t3", "t5", shape (N, K)).
+struct Tensor {
+  const uint8_t* data;
+  int64_t bytes;
+  std::string dtype;
+  std::vector<int64_t> shape;
+};
+using TensorMap = std::map<std::string, Tensor>;
+
+struct LayerWeights {
+  const float* input_norm;
+  const float* post_attention_norm;
+  const float* attn_sub_norm;  // null where the spec has none
+  const float* ffn_sub_norm;   // null where the spec has none
+  Linear q, k, v, o, gate, up, down;
+};
+
+struct DecoderWeights {
+  Packing packing;  // of every ternary matrix
+  const void* embedding;
+  FloatType embedding_type;
+  const float* inv_freq;  // (head_dim / 2)
+  const float* norm;
+  Head head;
+  std::vector<LayerWeights> layers;
+
+  // Bytes read for each token.
+  int64_t ternary_bytes = 0;
+  int64_t head_bytes = 0;
+  int64_t float_bytes = 0;
+
+  std::deque<AlignedBuffer<float>> owned;
+};
+
+// Throws std::invalid_argument naming the tensor, what was expected and what was got: missing,
+// wrong dtype, shape or size, not finite, unknown.
+DecoderWeights load_weights(const DecoderSpec& spec, const TensorMap& tensors);
+
+}  // namespace bitinfer

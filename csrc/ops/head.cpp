@@ -1,0 +1,79 @@
+#include "ops/head.h"
+
+#include <algorithm>
+
+#include "ops/linear.h"
+#include "threads/thread_pool.h"
+
+namespace bitinfer {
+namespace {
+
+constexpr int64_t kTaskBytes = 128 * 1024;
+
+int64_t float_bytes(FloatType type) { return type == FloatType::kF32 ? 4 : 2; }
+
+// Rows of a task: enough bytes to be worth one, and room for their sums.
+int64_t rows_per_task(int64_t row_bytes, int64_t most) {
+  return std::max<int64_t>(std::min(kTaskBytes / row_bytes, most) / 16 * 16, 16);
+}
+
+void quantize_states(const OpContext& ctx, const HeadScratch& s, const float* x, int64_t x_stride,
+                     int64_t m, int64_t k) {
+  const int64_t stride = round_up(k, 64);
+  parallel_for(ctx.threads_for(m * k * 4), 0, m, 8, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      int8_t* hi = s.codes + 2 * i * stride;
+      s.scales[i] = ctx.kernels->f32.quantize_planes(x + i * x_stride, k, stride, hi, hi + stride,
+                                                     s.sums + 2 * i);
+    }
+  });
+}
+
+void int8_logits(const OpContext& ctx, const Head& head, const HeadScratch& s, int64_t m,
+                 float* logits) {
+  const int64_t stride = round_up(head.hidden, 64);
+  const int64_t rows = rows_per_task(stride, acc_elements(m) / (2 * m));
+  parallel_for(ctx.threads_for(head.vocab * stride), 0, head.vocab, rows,
+               [&](int64_t begin, int64_t end, int thread) {
+                 int32_t* acc = (*ctx.scratch)[static_cast<std::size_t>(thread)].acc.data();
+                 const int64_t n = end - begin;
+                 ctx.kernels->gemm_i8(head.codes + begin * stride, n, s.codes, stride, s.sums,
+                                      2 * m, stride, acc, n);
+                 for (int64_t i = 0; i < m; ++i) {
+                   const int32_t* hi = acc + 2 * i * n;
+                   ctx.kernels->f32.scale_head(hi, hi + n, n, s.scales[i], head.row_scale + begin,
+                                               logits + i * head.vocab + begin);
+                 }
+               });
+}
+
+void source_logits(const OpContext& ctx, const Head& head, const float* x, int64_t x_stride,
+                   int64_t m, float* logits) {
+  const int64_t row_bytes = head.hidden * float_bytes(head.type);
+  const int64_t rows = rows_per_task(row_bytes, head.vocab);
+  parallel_for(ctx.threads_for(head.vocab * row_bytes), 0, head.vocab, rows,
+               [&](int64_t begin, int64_t end, int) {
+                 const void* w = static_cast<const uint8_t*>(head.rows) + begin * row_bytes;
+                 for (int64_t i = 0; i < m; ++i) {  // the rows stay in the cache for all M
+                   ctx.kernels->f32.dot_rows(w, head.type, end - begin, head.hidden,
+                                             x + i * x_stride, logits + i * head.vocab + begin);
+                 }
+               });
+}
+
+}  // namespace
+
+void head_logits(const OpContext& ctx, const Head& head, const HeadScratch& scratch, const float* x,
+                 int64_t x_stride, int64_t m, float* logits) {
+  if (!head.codes) return source_logits(ctx, head, x, x_stride, m, logits);
+  quantize_states(ctx, scratch, x, x_stride, m, head.hidden);
+  int8_logits(ctx, head, scratch, m, logits);
+}
+
+void embed(const OpContext& ctx, const void* rows, FloatType type, int64_t hidden, int64_t token,
+           float* y) {
+  const void* row = static_cast<const uint8_t*>(rows) + token * hidden * float_bytes(type);
+  ctx.kernels->f32.widen(row, type, hidden, y);
+}
+
+}  // namespace bitinfer

@@ -1,0 +1,57 @@
+// Ternary linear layers: int8 activations in, fp32 out, the integer sums and the float epilogue in
+// one task.
+//
+//   y[m][n] = (float(sum_k w[n][k] · codes[m][k]) · act_scale[m]) · weight_scale [+ bias[n]]
+//
+// M = 1 runs GEMV on several far-apart streams of tiles per thread, M >= 2 GEMM on panels of rows;
+// same bits.
+#pragma once
+
+#include <cstdint>
+
+#include "ops/op_context.h"
+#include "pack/format.h"
+
+namespace bitinfer {
+
+struct Linear {
+  PackedTernary w;  // (N, K); caller keeps the bytes
+  float weight_scale;
+  const float* bias;  // (N) or null; caller keeps
+};
+
+// M quantized rows of K activations (ops/norm.h fills them).
+struct QuantizedRows {
+  int64_t m;
+  int64_t k;
+  int64_t stride;   // activation_bytes(k)
+  int8_t* codes;    // (M, stride)
+  int32_t* sums;    // (M)
+  float* scales;    // (M)
+  uint8_t* tables;  // of row 0, filled by build_tables where the GEMV needs them
+};
+
+struct LinearOutput {
+  const Linear* layer;
+  float* y;  // (M, y_stride)
+  int64_t y_stride;
+  bool accumulate;  // y += result: the residual
+};
+
+enum class HiddenAct : int { kRelu2 = 0, kSilu = 1 };
+
+// Integer sums that one task may hold: all M rows of a panel, or the streams of a GEMV.
+constexpr int64_t kPanelRows = 64;
+constexpr int64_t acc_elements(int64_t max_m) { return 2 * kPanelRows * (max_m < 64 ? 64 : max_m); }
+
+// Fills a.tables for the GEMVs that follow; does nothing where M != 1 or the kernel needs none.
+void build_tables(const OpContext& ctx, const QuantizedRows& a);
+
+// `count` layers of the same activations (q, k, v), all of them one job for the threads.
+void linear(const OpContext& ctx, const QuantizedRows& a, const LinearOutput* outputs, int count);
+
+// y (M, y_stride) = act(gate) · up, gate and up of equal shape; neither is ever stored as a whole.
+void gated_linear(const OpContext& ctx, const QuantizedRows& a, const Linear& gate,
+                  const Linear& up, HiddenAct act, float* y, int64_t y_stride);
+
+}  // namespace bitinfer

@@ -1,0 +1,45 @@
+// The one persistent thread pool: the only threading of the native code.
+//
+// parallel_for cuts [begin, end) into chunks of `grain` that the caller and the workers take from
+// one atomic counter, so slow cores do not hold fast ones back. Workers spin briefly for the next
+// job, then park. Results must not depend on which thread runs a chunk. One job at a time:
+// concurrent callers queue on a mutex. Not reentrant. Every chunk runs in the default
+// floating-point mode (round to nearest, subnormals kept), whatever the caller's is. A forked child
+// starts with no workers and makes new ones when it needs them.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+namespace bitinfer {
+
+constexpr int kMaxThreads = 256;
+
+class ThreadPool {
+ public:
+  // fn(ctx, begin, end, thread) with end - begin <= grain and thread in [0, num_threads).
+  using ChunkFn = void (*)(void* ctx, int64_t begin, int64_t end, int thread);
+
+  static ThreadPool& instance();
+
+  // Runs fn over [begin, end) on up to num_threads threads, the caller being one; returns when all
+  // is done. With one thread, or one chunk, it is a plain loop on the caller.
+  void run(int num_threads, int64_t begin, int64_t end, int64_t grain, ChunkFn fn, void* ctx);
+
+ private:
+  ThreadPool();
+  struct Impl;
+  Impl* impl_;  // never freed: parked workers outlive main()
+};
+
+// fn(begin, end, thread) must not throw.
+template <typename Fn>
+void parallel_for(int num_threads, int64_t begin, int64_t end, int64_t grain, Fn&& fn) {
+  using F = std::remove_reference_t<Fn>;
+  ThreadPool::instance().run(
+      num_threads, begin, end, grain,
+      [](void* ctx, int64_t b, int64_t e, int thread) { (*static_cast<F*>(ctx))(b, e, thread); },
+      const_cast<void*>(static_cast<const void*>(&fn)));
+}
+
+}  // namespace bitinfer
