@@ -1,0 +1,121 @@
+"""Stub of the native module; sections follow csrc/bindings/*.cpp."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__version__: str
+compiler: str  # name, version and flags
+
+# ---- isa.cpp ----
+
+def available_isas() -> list[str]: ...
+def isa_report() -> list[dict[str, Any]]:
+    """Every row of this architecture, best first: name (str), usable (bool), reason (str)."""
+
+def active_isa() -> str: ...
+def set_isa(name: str) -> None: ...
+def gemv_family(packing: str) -> str: ...
+def set_gemv(family: str) -> None: ...
+def auto_packing() -> str: ...
+def self_test(isa: str) -> str: ...
+def dispatch_notes() -> list[str]: ...
+
+# ---- pack.cpp: num_threads 0 means as many as the process may run on ----
+
+def layouts() -> dict[str, dict[str, Any]]:
+    """Packing name -> tile_rows, block_k, block_bytes (int), bits_per_weight (float)."""
+
+def packed_bytes(packing: str, n: int, k: int) -> int: ...
+def pack(weights: NDArray[np.int8], packing: str, num_threads: int = 0) -> NDArray[np.uint8]: ...
+def unpack(
+    packed: NDArray[np.uint8], packing: str, n: int, k: int, num_threads: int = 0
+) -> NDArray[np.int8]: ...
+def validate(
+    packed: NDArray[np.uint8], packing: str, n: int, k: int, num_threads: int = 0
+) -> None: ...
+def repack(
+    packed: NDArray[np.uint8], src: str, dst: str, n: int, k: int, num_threads: int = 0
+) -> NDArray[np.uint8]: ...
+def pack_hf(
+    hf: NDArray[np.uint8], n: int, packing: str, num_threads: int = 0
+) -> NDArray[np.uint8]: ...
+def pack_absmean(
+    buffer: NDArray[np.uint8], dtype: str, n: int, k: int, packing: str, num_threads: int = 0
+) -> tuple[NDArray[np.uint8], float]: ...
+def quantize_rows_i8(
+    buffer: NDArray[np.uint8], dtype: str, n: int, k: int, num_threads: int = 0
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]: ...
+def ternary_gemv(
+    packed: NDArray[np.uint8],
+    packing: str,
+    n: int,
+    k: int,
+    codes: NDArray[np.int8],
+    family: str,
+    isa: str | None = None,
+    num_streams: int = 8,
+    num_threads: int = 1,
+) -> NDArray[np.int32]: ...
+def ternary_gemm(
+    packed: NDArray[np.uint8],
+    packing: str,
+    n: int,
+    k: int,
+    codes: NDArray[np.int8],
+    isa: str | None = None,
+    num_threads: int = 1,
+) -> NDArray[np.int32]: ...
+def gemm_i8(
+    w: NDArray[np.int8], a: NDArray[np.int8], isa: str | None = None
+) -> NDArray[np.int32]: ...
+
+# ---- model.cpp, ops.cpp ----
+
+class KvCache:
+    """Keys and values of the positions that have been run."""
+
+    @property
+    def length(self) -> int: ...
+    @property
+    def capacity(self) -> int: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def used_bytes(self) -> int: ...
+    def trim(self, length: int) -> None: ...
+    def copy(self) -> KvCache: ...
+
+class Decoder:
+    """The forward step of one model."""
+
+    def __init__(
+        self,
+        spec: Mapping[str, Any],
+        weights: Mapping[str, tuple[NDArray[np.uint8], str, tuple[int, ...]]],
+        num_threads: int,
+    ) -> None: ...
+    def forward(
+        self,
+        token_ids: Sequence[NDArray[np.int32]],
+        caches: Sequence[KvCache],
+        logits: str,
+        out: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.float32]: ...
+    def new_cache(self, capacity: int, dtype: str) -> KvCache: ...
+    num_threads: int
+    prefill_chunk: int
+    def bytes_per_token(self) -> dict[str, int]: ...
+
+def exp_f32(x: NDArray[np.float32]) -> NDArray[np.float32]: ...
+def pow_f64(base: float, exponents: NDArray[np.float64]) -> NDArray[np.float64]: ...
+def sin_cos_f32(
+    angles: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
+def read_bandwidth(
+    buffer: NDArray[np.uint8], threads: int, streams: int, repeats: int
+) -> list[float]: ...

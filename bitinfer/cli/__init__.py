@@ -1,0 +1,109 @@
+"""The command ``bitinfer``: one file per subcommand; only here is anything printed.
+
+A subcommand is imported when it is called, so that ``--help`` and ``--version`` are quick. Whatever
+goes wrong becomes one line ``error: ...`` and an exit code: 1, or 2 for wrong usage, 130 after
+Ctrl-C. ``BITINFER_DEBUG=1`` shows the traceback instead.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from bitinfer import __version__
+
+# Name -> what it does; the module and the click command in it have the same name.
+_COMMANDS = {
+    "chat": "Chat with a model.",
+    "generate": "Continue a text.",
+    "convert": "Pack a Hugging Face checkpoint for fast loading.",
+    "info": "Show a model and this machine.",
+    "bench": "Measure prefill and decode speed.",
+}
+
+_GREETING = """\
+bitinfer {version}: ternary language models on the CPU
+
+  bitinfer chat                    chat with the embedded model, no download
+  bitinfer chat --model FOLDER     chat with a model of yours
+  bitinfer generate "Once upon"    continue a text
+  bitinfer convert SRC DST         pack a Hugging Face checkpoint
+  bitinfer --help                  all commands"""
+
+
+class _Commands(click.Group):
+    """Imports subcommands late and turns every error into one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        found = getattr(importlib.import_module(f"bitinfer.cli.{cmd_name}"), cmd_name)
+        assert isinstance(found, click.Command)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> NoReturn:
+        """Run and exit; never returns."""
+        options["standalone_mode"] = False
+        for stream in (sys.stdin, sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="replace")
+        try:
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning  # type: ignore[assignment]
+                code = super().main(args, *rest, **options)
+            sys.stdout.flush()
+        except BaseException as error:
+            if os.environ.get("BITINFER_DEBUG") == "1":
+                raise
+            code = _report(error)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _report(error: BaseException) -> int:
+    """Say in one line what went wrong; return the exit code."""
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing fails when Python flushes at exit
+        return 1
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        return 130
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
+    code, text = 1, str(error)
+    if isinstance(error, click.ClickException):
+        code, text = error.exit_code, error.format_message()
+        context = getattr(error, "ctx", None)
+        if isinstance(error, click.UsageError) and context is not None:
+            text = f"{text.rstrip('.')} (see '{context.command_path} --help')"
+    elif isinstance(error, MemoryError):
+        text = "not enough memory: close other programs or take a smaller model or context"
+    elif isinstance(error, OSError) and error.strerror:
+        text = error.strerror.lower() + (f": {error.filename}" if error.filename else "")
+    line = " ".join(text.split()) or type(error).__name__
+    click.echo(f"error: {line}", err=True)
+    return code
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    click.echo(f"note: {message}", err=True)
+
+
+@click.group(cls=_Commands, invoke_without_command=True)
+@click.version_option(__version__, message="bitinfer %(version)s")
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    """Run ternary (1.58-bit) language models on the CPU."""
+    if ctx.invoked_subcommand is None:
+        click.echo(_GREETING.format(version=__version__))

@@ -1,0 +1,63 @@
+"""``bitinfer convert``: pack a Hugging Face checkpoint, with a progress bar on a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+Progress = Callable[[int, int], None]
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option(
+    "--packing",
+    type=click.Choice(["auto", "i2", "t3", "t5"]),
+    default="auto",
+    show_default=True,
+    help="Layout of the ternary weights; auto is the fastest here",
+)
+@click.option(
+    "--head",
+    type=click.Choice(["int8", "source"]),
+    default="int8",
+    show_default=True,
+    help="Output head: fast, or as the checkpoint has it",
+)
+def convert(source: Path, target: Path, packing: str, head: str) -> None:
+    """Pack the checkpoint folder SOURCE into the new folder TARGET."""
+    from bitinfer import convert as conversion
+
+    started_s = time.monotonic()
+    with _bar() if sys.stderr.isatty() else _silence() as progress:
+        conversion.convert(source, target, packing=packing, head=head, progress=progress)
+    size = sum(file.stat().st_size for file in target.iterdir())
+    click.echo(f"wrote {target}: {size / 1e6:.1f} MB in {time.monotonic() - started_s:.1f} s")
+
+
+@contextmanager
+def _silence() -> Iterator[Progress]:
+    yield lambda done, total: None
+
+
+@contextmanager
+def _bar() -> Iterator[Progress]:
+    """A bar with bytes, rate and remaining time on stderr."""
+    import rich.progress
+    from rich.console import Console
+
+    columns = (
+        rich.progress.BarColumn(),
+        rich.progress.DownloadColumn(),
+        rich.progress.TransferSpeedColumn(),
+        rich.progress.TimeRemainingColumn(),
+    )
+    with rich.progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("")
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,114 @@
+"""``bitinfer info``: what a model is, and what this machine can do with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from bitinfer.model import Model
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object")
+def info(model: str | None, as_json: bool) -> None:
+    """Show MODEL (a folder; default: the embedded one) and this machine."""
+    from bitinfer import __version__, default_model
+    from bitinfer.model import Model
+
+    with Model.load(default_model() if model is None else model) as loaded:
+        of_model, of_machine = model_facts(loaded), machine_facts()
+    if as_json:
+        facts = {"version": __version__, "model": of_model, "machine": of_machine}
+        click.echo(json.dumps(facts, indent=2))
+    else:
+        click.echo("\n".join([*_lines(of_model), "", *_lines(of_machine)]))
+
+
+def model_facts(model: Model) -> dict[str, Any]:
+    """Facts of a loaded model; sizes in bytes."""
+    from bitinfer.model import num_parameters
+
+    engine, spec = model.engine, model.engine.spec
+    read = engine.bytes_per_token()
+    return {
+        "path": str(model.path),
+        "family": spec["model_type"],
+        "parameters": num_parameters(spec),
+        "layers": spec["num_hidden_layers"],
+        "hidden_size": spec["hidden_size"],
+        "vocab_size": spec["vocab_size"],
+        "context_length": model.context_length,
+        "packing": engine.packing,
+        "head": engine.head,
+        "kv_cache": engine.kv_cache,
+        "file_bytes": sum(f.stat().st_size for f in Path(model.path).iterdir() if f.is_file()),
+        "bytes_per_token": read,
+        "chat_template": model.has_chat_template,
+        "notes": list(engine.notes),
+    }
+
+
+def machine_facts() -> dict[str, Any]:
+    """Facts of this machine and of what is used of it."""
+    from bitinfer import runtime
+    from bitinfer.cpu_count import performance_cores
+    from bitinfer.machine import cpu_name
+
+    active = runtime.active_isa()
+    return {
+        "cpu": cpu_name(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": performance_cores(),
+        "logical_cpus": os.cpu_count() or 1,
+        "threads": runtime.num_threads(),
+        "memory_bytes": _memory_bytes(),
+        "available_isas": runtime.available_isas(),
+        "active_isa": active,
+        "gemv": {name: runtime.gemv_family(name) for name in ("i2", "t3", "t5")},
+    }
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _lines(facts: dict[str, Any]) -> list[str]:
+    """One line a fact, for people."""
+    return [
+        f"{name.removesuffix('_bytes').replace('_', ' '):<15} {_shown(name, value)}"
+        for name, value in facts.items()
+    ]
+
+
+def _shown(name: str, value: Any) -> str:
+    if isinstance(value, dict):
+        sizes = name.startswith("bytes")
+        parts = (f"{k.replace('_', ' ')} {_size(v) if sizes else v}" for k, v in value.items())
+        return f"\n{'':<16}".join(parts) if sizes else ", ".join(parts)
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if name.endswith("_bytes") and value is not None:
+        return _size(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _size(count: int) -> str:
+    """Bytes in the unit that leaves one to three digits before the point."""
+    size = float(count)
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"

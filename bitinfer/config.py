@@ -1,0 +1,262 @@
+"""``ModelConfig``: config.json under its Hugging Face names, each value checked, and RoPE's table.
+
+What the names mean to the engine (which tensors, which dialect) is the matter of ``families/``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitinfer.errors import ConfigError
+from bitinfer.json_file import read_json_object, shown
+from bitinfer.runtime import pow_f64
+
+# Parameters of each rope_type beside rope_theta -> whether it must be a whole number.
+ROPE_TYPES: dict[str, dict[str, bool]] = {
+    "default": {},
+    "linear": {"factor": False},
+    "llama3": {
+        "factor": False,
+        "low_freq_factor": False,
+        "high_freq_factor": False,
+        "original_max_position_embeddings": True,
+    },
+}
+# Parts of a RoPE object that say nothing of their own, besides the parameters above.
+_ROPE_KEYS = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
+_HIDDEN_ACTS = ("relu2", "silu")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The values of config.json that decide what a decoder computes.
+
+    ``rope_scaling`` is None or ``{"rope_type": "linear" | "llama3", ...}`` with that type's
+    parameters and nothing else; ``dtype`` is what the checkpoint says its floats are.
+    """
+
+    architectures: tuple[str, ...]
+    model_type: str
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    max_position_embeddings: int
+    rms_norm_eps: float
+    hidden_act: str
+    rope_theta: float
+    rope_scaling: Mapping[str, Any] | None
+    attention_bias: bool
+    mlp_bias: bool
+    tie_word_embeddings: bool
+    bos_token_id: int | None
+    eos_token_ids: tuple[int, ...]
+    dtype: str | None
+    quantization_config: Mapping[str, Any] | None
+
+    @classmethod
+    def from_file(cls, path: Path) -> ModelConfig:
+        """Read config.json at ``path``.
+
+        Raises:
+            ConfigError: the file is missing or no strict JSON, or a value is missing, of the wrong
+                type, out of range, or at odds with another.
+        """
+        return cls.from_dict(read_json_object(path, ConfigError), path.name)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], where: str = "config.json") -> ModelConfig:
+        """Check the parsed ``values``; ``where`` names them in messages.
+
+        Raises:
+            ConfigError: see ``from_file``.
+        """
+        get = _Getter(values, where)
+        heads = get.integer("num_attention_heads", 1, 1 << 16)
+        hidden = get.integer("hidden_size", 1, 1 << 20)
+        theta, scaling = _rope(get)
+        config = cls(
+            architectures=get.names("architectures"),
+            model_type=get.text("model_type"),
+            vocab_size=(vocab := get.integer("vocab_size", 1, 1 << 24)),
+            hidden_size=hidden,
+            intermediate_size=get.integer("intermediate_size", 1, 1 << 22),
+            num_hidden_layers=get.integer("num_hidden_layers", 1, 1 << 12),
+            num_attention_heads=heads,
+            num_key_value_heads=get.integer("num_key_value_heads", 1, heads, default=heads),
+            head_dim=_head_dim(get, hidden, heads),
+            max_position_embeddings=get.integer("max_position_embeddings", 1, 1 << 24),
+            rms_norm_eps=get.number("rms_norm_eps", 0.0, 1.0),
+            hidden_act=get.choice("hidden_act", _HIDDEN_ACTS),
+            rope_theta=theta,
+            rope_scaling=scaling,
+            attention_bias=get.boolean("attention_bias"),
+            mlp_bias=get.boolean("mlp_bias"),
+            tie_word_embeddings=get.boolean("tie_word_embeddings"),
+            bos_token_id=get.integer_or_none("bos_token_id", 0, vocab - 1),
+            eos_token_ids=_eos_token_ids(get, vocab),
+            dtype=get.text_or_none("torch_dtype") or get.text_or_none("dtype"),
+            quantization_config=get.object_or_none("quantization_config"),
+        )
+        if heads % config.num_key_value_heads:
+            raise get.error(
+                "num_key_value_heads", f"a divisor of {heads} heads", config.num_key_value_heads
+            )
+        return config
+
+
+def inv_freq(config: ModelConfig) -> NDArray[np.float32]:
+    """RoPE's angle per position, float32 ``(head_dim / 2)``, rounded where torch rounds.
+
+    ``inv_freq[i] = 1 / theta^(2 i / head_dim)``, the exponent, the power and the quotient each
+    rounded to float32; then the scaling of ``rope_scaling`` in float32.
+
+    Source: transformers, src/transformers/modeling_rope_utils.py (a number divided by a tensor is,
+    in torch, the tensor's reciprocal times the number).
+    """
+    f32 = np.float32
+    exponents = np.arange(0, config.head_dim, 2).astype(f32) / f32(config.head_dim)
+    powers = pow_f64(config.rope_theta, exponents.astype(np.float64)).astype(f32)
+    table: NDArray[np.float32] = f32(1.0) / powers
+    scaling = config.rope_scaling
+    if scaling is None:
+        return table
+    factor = f32(scaling["factor"])
+    if scaling["rope_type"] == "linear":
+        return table / factor
+    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    trained = scaling["original_max_position_embeddings"]
+    wavelength = (f32(1.0) / table) * f32(2 * math.pi)
+    smooth = (f32(1.0) / wavelength) * f32(trained) - f32(low)
+    smooth = smooth / f32(high - low)
+    blended = (f32(1.0) - smooth) * table / factor + smooth * table
+    long = wavelength > f32(trained / low)
+    medium = ~(wavelength < f32(trained / high)) & ~long
+    return np.where(medium, blended, np.where(long, table / factor, table))
+
+
+def _head_dim(get: _Getter, hidden: int, heads: int) -> int:
+    if get.values.get("head_dim") is None and hidden % heads:
+        raise get.error("hidden_size", f"a multiple of {heads} heads, or head_dim", hidden)
+    head_dim = get.integer("head_dim", 2, 1 << 12, default=hidden // heads)
+    if head_dim % 2:
+        raise get.error("head_dim", "an even number, RoPE turns pairs", head_dim)
+    return head_dim
+
+
+def _eos_token_ids(get: _Getter, vocab: int) -> tuple[int, ...]:
+    value = get.values.get("eos_token_id")
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(type(i) is int and 0 <= i < vocab for i in ids):
+        raise get.error("eos_token_id", f"token ids from 0 to {vocab - 1}", value)
+    return tuple(dict.fromkeys(ids))
+
+
+def _rope(get: _Getter) -> tuple[float, Mapping[str, Any] | None]:
+    """rope_theta and the canonical rope_scaling, from either of the two forms in use."""
+    new, old = get.object_or_none("rope_parameters"), get.object_or_none("rope_scaling")
+    if new and old and new != old:
+        raise get.error("rope_scaling", "the same as rope_parameters, or only one of them", old)
+    rope = new or old or {}
+    if get.values.get("rope_theta") is not None:
+        theta = get.number("rope_theta", 0.0, 1e18)
+        if rope.get("rope_theta", theta) != theta:
+            raise get.error("rope_theta", f"{rope['rope_theta']} as in rope_parameters", theta)
+    elif "rope_theta" in rope:
+        theta = _Getter(rope, f"{get.where}: rope_parameters").number("rope_theta", 0.0, 1e18)
+    else:
+        raise get.error("rope_theta", "rope_theta, or rope_parameters with it", None)
+    return theta, _rope_scaling(_Getter(rope, f"{get.where}: rope_scaling"))
+
+
+def _rope_scaling(get: _Getter) -> Mapping[str, Any] | None:
+    kind = get.values.get("rope_type") or get.values.get("type") or "default"
+    if not isinstance(kind, str) or kind not in ROPE_TYPES:
+        raise get.error("rope_type", f"one of {', '.join(ROPE_TYPES)} (others come later)", kind)
+    if get.values.get("partial_rotary_factor", 1) != 1:
+        raise get.error("partial_rotary_factor", "1", get.values["partial_rotary_factor"])
+    parameters = ROPE_TYPES[kind]
+    for name in get.values:
+        if name not in parameters and name not in _ROPE_KEYS:
+            raise get.error(name, f"only the parameters of rope_type {kind}", get.values[name])
+    if kind == "default":
+        return None
+    scaling: dict[str, Any] = {"rope_type": kind}
+    for name, whole in parameters.items():
+        scaling[name] = get.integer(name, 1, 1 << 24) if whole else get.number(name, 0.0, 1e6)
+    if kind == "llama3" and scaling["high_freq_factor"] <= scaling["low_freq_factor"]:
+        raise get.error(
+            "high_freq_factor", f"above {scaling['low_freq_factor']}", scaling["high_freq_factor"]
+        )
+    return scaling
+
+
+class _Getter:
+    """Typed access to parsed JSON; every refusal says where, what was expected and got."""
+
+    def __init__(self, values: Mapping[str, Any], where: str) -> None:
+        self.values = values
+        self.where = where
+
+    def error(self, name: str, expected: str, got: object) -> ConfigError:
+        seen = "nothing" if got is None else shown(repr(got))
+        return ConfigError(f"{self.where}: {name}: expected {expected}, got {seen}")
+
+    def integer(self, name: str, low: int, high: int, default: int | None = None) -> int:
+        value = self.values.get(name)
+        value = default if value is None else value
+        if type(value) is not int or not low <= value <= high:  # bool is no number here
+            raise self.error(name, f"a whole number from {low} to {high}", value)
+        return value
+
+    def integer_or_none(self, name: str, low: int, high: int) -> int | None:
+        return None if self.values.get(name) is None else self.integer(name, low, high)
+
+    def number(self, name: str, above: float, most: float) -> float:
+        value: Any = self.values.get(name)
+        if type(value) not in (int, float) or not above < value <= most:
+            raise self.error(name, f"a number above {above:g}, at most {most:g}", value)
+        return float(value)
+
+    def boolean(self, name: str) -> bool:
+        value = self.values.get(name)
+        if value is not None and type(value) is not bool:
+            raise self.error(name, "true or false", value)
+        return bool(value)
+
+    def text(self, name: str) -> str:
+        value = self.values.get(name)
+        if not isinstance(value, str) or not value:
+            raise self.error(name, "a name", value)
+        return value
+
+    def text_or_none(self, name: str) -> str | None:
+        return None if self.values.get(name) is None else self.text(name)
+
+    def choice(self, name: str, choices: tuple[str, ...]) -> str:
+        value = self.values.get(name)
+        if value not in choices:
+            raise self.error(name, " or ".join(choices), value)
+        return str(value)
+
+    def names(self, name: str) -> tuple[str, ...]:
+        value = self.values.get(name) or []
+        if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
+            raise self.error(name, "a list of names", value)
+        return tuple(value)
+
+    def object_or_none(self, name: str) -> Mapping[str, Any] | None:
+        value = self.values.get(name)
+        if value is not None and not isinstance(value, dict):
+            raise self.error(name, "an object or null", value)
+        return value

@@ -1,0 +1,291 @@
+"""Raw checkpoints to canonical weights: streamed into a packed folder, or kept in memory.
+
+``CanonicalWeights`` makes each tensor from the mapped checkpoint when it is asked for, so that at
+most about one tensor is in memory at a time; ``convert`` writes them to a folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitinfer import _core
+from bitinfer.config import ModelConfig
+from bitinfer.errors import CheckpointError
+from bitinfer.families import plan_model
+from bitinfer.families.bitlinear import effective_scale
+from bitinfer.families.plan import ModelPlan, TernaryWeight
+from bitinfer.families.spec import HEAD, HEAD_SCALE
+from bitinfer.formats.new_folder import check_free_space, check_target, new_folder
+from bitinfer.formats.packed import HEADS, PACKED_NAME, PackedHeader, PackedWriter, is_packed_folder
+from bitinfer.formats.safetensors import DTYPE_BYTES, Checkpoint, as_float32
+from bitinfer.runtime import active_isa
+
+PACKINGS = ("auto", "i2", "t3", "t5")
+# Files beside the weights that a packed folder keeps, where the checkpoint has them.
+SIDE_FILES = (
+    *("config.json", "generation_config.json", "chat_template.jinja", "tokenizer.json"),
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+)
+PACKED_FILES = (*SIDE_FILES, PACKED_NAME)
+_CHUNK_BYTES = 16 << 20  # of a stored tensor that is read and turned at a time
+
+Progress = Callable[[int, int], None]  # bytes done, bytes in all
+
+
+class CanonicalWeights:
+    """The canonical tensors of a raw checkpoint, made one at a time.
+
+    Attributes:
+        checkpoint: The mapped checkpoint.
+        plan: What becomes of each stored tensor.
+        packing: Layout of the ternary matrices.
+        tensors: Name to (safetensors dtype, shape) of every canonical tensor; a matrix comes before
+            its scale.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, plan: ModelPlan, packing: str, head: str) -> None:
+        self.plan = plan
+        self.packing = packing
+        self.checkpoint = checkpoint
+        self.ternary = {weight.name: weight for weight in plan.ternary}
+        self._scales: dict[str, NDArray[np.float32]] = {}
+        self.tensors: dict[str, tuple[str, tuple[int, ...]]] = {}
+        for w in plan.ternary:
+            self.tensors[w.name] = ("U8", (_core.packed_bytes(packing, w.n, w.k),))
+            self.tensors[f"{w.name}_scale"] = ("F32", (1,))
+        for name, shape in plan.floats.items():
+            self.tensors[name] = (checkpoint.tensors[name].dtype, shape)
+        vocab, hidden = checkpoint.tensors[plan.head].shape
+        if head == "int8":
+            self.tensors[HEAD] = ("I8", (vocab, -(-hidden // 64) * 64))
+            self.tensors[HEAD_SCALE] = ("F32", (vocab,))
+        elif plan.head == HEAD:
+            self.tensors[HEAD] = (checkpoint.tensors[HEAD].dtype, (vocab, hidden))
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all canonical tensors."""
+        return sum(DTYPE_BYTES[dtype] * math.prod(shape) for dtype, shape in self.tensors.values())
+
+    def chunks(self, name: str) -> Iterator[NDArray[Any]]:
+        """Yield the bytes of a canonical tensor in order, as C-contiguous arrays.
+
+        A ternary matrix, and an int8 head, must be asked for before its scale, and each once.
+
+        Raises:
+            CheckpointError: an impossible code, a value that is no number, or a refused scale.
+        """
+        if name in self.ternary:
+            yield self._pack(self.ternary[name])
+        elif name == HEAD and self.tensors[HEAD][0] == "I8":
+            yield from self._quantize_head()
+        elif name.endswith(".weight_scale"):
+            yield self._scales.pop(name)
+        else:
+            view = self.checkpoint.view(name)
+            for at in range(0, len(view), _CHUNK_BYTES):
+                yield view[at : at + _CHUNK_BYTES]
+
+    def _pack(self, weight: TernaryWeight) -> NDArray[np.uint8]:
+        view = self.checkpoint.view(weight.name)
+        dtype = self.checkpoint.tensors[weight.name].dtype.lower()
+        scale = self._stored_scale(weight)
+        with self._naming(weight.name):
+            if weight.form == "master":
+                packed, absmean = _core.pack_absmean(view, dtype, weight.n, weight.k, self.packing)
+                scale = np.float32(absmean)
+            elif weight.form == "packed":
+                packed = _core.pack_hf(view.reshape(-1, weight.k), weight.n, self.packing)
+            else:
+                packed = _core.pack(self._unpacked_codes(weight), self.packing)
+        self._scales[f"{weight.name}_scale"] = np.array([scale], np.float32)
+        return packed
+
+    def _stored_scale(self, weight: TernaryWeight) -> np.float32:
+        if weight.scale is None:
+            return np.float32(0)  # a master's comes from its absmean
+        view, dtype = (
+            self.checkpoint.view(weight.scale),
+            self.checkpoint.tensors[weight.scale].dtype,
+        )
+        where = f"{weight.scale} in {self.checkpoint.path_of(weight.scale)}"
+        return effective_scale(as_float32(view, dtype)[0], self.plan.dialect, where)
+
+    def _unpacked_codes(self, weight: TernaryWeight) -> NDArray[np.int8]:
+        """Floats in {-1, 0, 1}, shape (N, K), as int8; refuses any other value."""
+        dtype = self.checkpoint.tensors[weight.name].dtype
+        codes = np.empty((weight.n, weight.k), np.int8)
+        for row, rows in self._row_chunks(weight.name):
+            values = as_float32(rows, dtype).reshape(-1, weight.k)
+            bad = ~((values == 0) | (np.abs(values) == 1))
+            if bad.any():
+                at, column = np.argwhere(bad)[0]
+                raise ValueError(
+                    f"row {row + at}, column {column}: expected -1, 0 or 1 of ternary values stored"
+                    f" as floats, got {values[at, column]}"
+                )
+            codes[row : row + len(values)] = values
+        return codes
+
+    def _quantize_head(self) -> Iterator[NDArray[np.int8]]:
+        dtype = self.checkpoint.tensors[self.plan.head].dtype.lower()
+        columns = self.checkpoint.tensors[self.plan.head].shape[1]
+        scales = []
+        for row, view in self._row_chunks(self.plan.head):
+            rows = len(view) // self._row_bytes(self.plan.head)
+            with self._naming(self.plan.head, f" from row {row}"):
+                codes, scale = _core.quantize_rows_i8(view, dtype, rows, columns)
+            scales.append(scale)
+            yield codes
+        self._scales[HEAD_SCALE] = np.concatenate(scales)
+
+    def _row_chunks(self, name: str) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Yield (first row, bytes of whole rows), about ``_CHUNK_BYTES`` each."""
+        view, row_bytes = self.checkpoint.view(name), self._row_bytes(name)
+        step = max(1, _CHUNK_BYTES // row_bytes)
+        for row in range(0, self.checkpoint.tensors[name].shape[0], step):
+            yield row, view[row * row_bytes : (row + step) * row_bytes]
+
+    def _row_bytes(self, name: str) -> int:
+        info = self.checkpoint.tensors[name]
+        return (info.end - info.begin) // info.shape[0]
+
+    @contextmanager
+    def _naming(self, name: str, part: str = "") -> Iterator[None]:
+        """Turn the core's ValueError about a matrix into a CheckpointError that names it."""
+        try:
+            yield
+        except ValueError as cause:
+            path = self.checkpoint.path_of(name)
+            raise CheckpointError(
+                f"{name}{part}: {cause} in {path}: the file is damaged, download it again"
+            ) from None
+
+
+def open_checkpoint(folder: Path, packing: str, head: str) -> CanonicalWeights:
+    """Open a raw Hugging Face folder and check its config, names, shapes and dtypes.
+
+    Raises:
+        CheckpointError, ConfigError: the folder cannot be used as it is.
+        ValueError: ``packing`` or ``head`` is not one of the choices.
+    """
+    check_choices(packing, head)
+    if is_packed_folder(folder):
+        raise CheckpointError(
+            f"{folder}: expected a Hugging Face checkpoint, got a packed folder: load it as it is,"
+            " with any packing"
+        )
+    try:
+        checkpoint = Checkpoint(folder)
+    except OSError as cause:
+        raise CheckpointError(f"{folder}: cannot be read: {cause.strerror}") from None
+    plan = plan_model(ModelConfig.from_file(folder / "config.json"), checkpoint)
+    active_isa()  # a wrong BITINFER_ISA speaks here, as UnsupportedIsaError
+    chosen = _core.auto_packing() if packing == "auto" else packing
+    return CanonicalWeights(checkpoint, plan, chosen, head)
+
+
+def check_choices(packing: str, head: str) -> None:
+    """Raise ValueError unless ``packing`` and ``head`` are among the choices."""
+    if packing not in PACKINGS:
+        raise ValueError(f"packing: expected {', '.join(PACKINGS)}, got {packing!r}")
+    if head not in HEADS:
+        raise ValueError(f"head: expected {' or '.join(HEADS)}, got {head!r}")
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    *,
+    packing: str = "auto",
+    head: str = "int8",
+    progress: Progress | None = None,
+) -> Path:
+    """Convert a local Hugging Face folder to a packed folder, whole or not at all.
+
+    Equal inputs give equal bytes. ``target`` may be new, empty, or a packed folder, which is
+    replaced.
+
+    Args:
+        source: Folder with config.json, safetensors weights and the tokenizer's files.
+        target: Folder to make; its parent must exist.
+        packing: ``i2``, ``t3``, ``t5``, or ``auto``: the fastest on this machine.
+        head: ``int8`` (an int8 head; a tied embedding is kept as well) or ``source``.
+        progress: Called with bytes done and bytes in all.
+
+    Returns:
+        ``target``.
+
+    Raises:
+        CheckpointError, ConfigError: the source cannot be used as it is.
+        PackedFileError: the target cannot be written or must not be replaced.
+        ValueError: ``packing`` or ``head`` is not one of the choices.
+    """
+    source, target = Path(source), Path(target)
+    weights = open_checkpoint(source, packing, head)
+    check_target(target, PACKED_FILES, PACKED_NAME)
+    files = weights.checkpoint.files
+    meter = _Meter(progress, weights.total_bytes + sum(len(file.content()) for file in files))
+    header = PackedHeader(
+        packing=weights.packing,
+        head=head,
+        spec=weights.plan.spec,
+        ternary={weight.name: (weight.n, weight.k) for weight in weights.plan.ternary},
+        source={
+            **_origin(source),
+            "sha256": {file.path.name: _sha256(file.content(), meter) for file in files},
+        },
+    )
+    with new_folder(target, PACKED_FILES, PACKED_NAME) as folder:
+        writer = PackedWriter(folder / PACKED_NAME, header, weights.tensors)
+        check_free_space(target, writer.total_bytes)
+        with writer:
+            for name in writer.order:
+                for chunk in weights.chunks(name):
+                    writer.write(name, chunk)
+                    meter.add(chunk.nbytes)
+        for name in SIDE_FILES:
+            if (source / name).is_file():
+                shutil.copyfile(source / name, folder / name)
+    return target
+
+
+def _origin(source: Path) -> dict[str, str | None]:
+    """Name and revision of a checkpoint: of a hub cache from its path, else the folder's name."""
+    folder = source.resolve()
+    repo = re.fullmatch(r"models--([^/]+?)--([^/]+)", folder.parent.parent.name)
+    if folder.parent.name == "snapshots" and repo:
+        return {"name": f"{repo[1]}/{repo[2]}", "revision": folder.name}
+    return {"name": folder.name, "revision": None}
+
+
+def _sha256(content: NDArray[np.uint8], meter: _Meter) -> str:
+    digest = hashlib.sha256()
+    for at in range(0, len(content), _CHUNK_BYTES):
+        digest.update(content[at : at + _CHUNK_BYTES].data)
+        meter.add(min(_CHUNK_BYTES, len(content) - at))
+    return digest.hexdigest()
+
+
+class _Meter:
+    """Counts bytes and tells a progress callback."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress = progress
+        self._total = total
+        self._done = 0
+
+    def add(self, count: int) -> None:
+        self._done += count
+        if self._progress is not None:
+            self._progress(self._done, self._total)

@@ -1,0 +1,319 @@
+"""``Engine``: a model folder loaded into the native decoder; the Python face of csrc/model.
+
+It runs token ids; text, sampling and the generation loop stand above it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitinfer import _core, runtime
+from bitinfer.config import inv_freq
+from bitinfer.convert import CanonicalWeights, check_choices, open_checkpoint
+from bitinfer.errors import CheckpointError, ContextLengthError, PackedFileError, PromptError
+from bitinfer.families.check import check_weights
+from bitinfer.families.spec import EMBEDDING, HEAD, HEAD_SCALE, check_spec
+from bitinfer.formats.packed import PACKED_NAME, PackedFile, Tensor, is_packed_folder
+
+KvCache = _core.KvCache
+KV_CACHES = ("f16", "f32", "int8")
+_NOTED_BYTES = 100_000_000  # work at load below this is not worth a note
+
+
+class Engine:
+    """A loaded model, ready to run token ids.
+
+    Attributes:
+        folder: The model folder; tokenizer and generation config lie there.
+        spec: The decoder's spec (``families/spec.py``).
+        packing: Layout in memory of the ternary matrices.
+        head: ``int8`` or ``source``.
+        kv_cache: dtype of new caches.
+        context_length: Positions that a new cache holds.
+        notes: Sentences for the user about work done at load.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        spec: dict[str, Any],
+        weights: dict[str, Tensor],
+        *,
+        packing: str,
+        head: str,
+        kv_cache: str,
+        num_threads: int | None,
+        context_length: int | None,
+        notes: Sequence[str],
+    ) -> None:
+        """Build the decoder from canonical weights; use ``Engine.load``."""
+        trained = spec["max_position_embeddings"]
+        length = trained if context_length is None else context_length
+        if not 1 <= length <= trained:
+            raise ValueError(f"context_length: expected 1 to {trained}, got {length}")
+        self.folder = folder
+        self.spec = spec
+        self.packing = packing
+        self.head = head
+        self.kv_cache = kv_cache
+        self.context_length = length
+        self.notes = list(notes)
+        threads = runtime.num_threads() if num_threads is None else num_threads
+        _check_threads(threads)
+        self._decoder = _core.Decoder({**spec, "head": head}, weights, threads)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        packing: str = "auto",
+        head: str = "int8",
+        kv_cache: str = "f16",
+        num_threads: int | None = None,
+        context_length: int | None = None,
+    ) -> Engine:
+        """Load a packed folder, or a raw Hugging Face folder (packed in memory, which is noted).
+
+        Args:
+            path: The folder.
+            packing: ``i2``, ``t3``, ``t5``, or ``auto``: the fastest here.
+            head: ``int8``, or ``source``: the checkpoint's own dtype.
+            kv_cache: ``f16``, ``f32`` or ``int8``.
+            num_threads: None: ``runtime.num_threads()``.
+            context_length: Positions a cache holds; None: all that the model was made for.
+
+        Raises:
+            BitinferError: the folder cannot be used as it is (see errors.py).
+            ValueError: an argument is not one of the choices or out of range.
+        """
+        check_choices(packing, head)
+        if kv_cache not in KV_CACHES:
+            raise ValueError(f"kv_cache: expected {', '.join(KV_CACHES)}, got {kv_cache!r}")
+        if num_threads is not None:
+            _check_threads(num_threads)
+        runtime.active_isa()  # a wrong BITINFER_ISA speaks here, as UnsupportedIsaError
+        folder = Path(path)
+        notes: list[str] = []
+        if is_packed_folder(folder):
+            spec, weights, packing = _load_packed(folder, packing, head, notes)
+        else:
+            spec, weights, packing = _load_raw(folder, packing, head, notes)
+        config = check_spec(spec, str(folder), PackedFileError)
+        weights["rope.inv_freq"] = _tensor(inv_freq(config))
+        return cls(
+            folder,
+            spec,
+            weights,
+            packing=packing,
+            head=head,
+            kv_cache=kv_cache,
+            num_threads=num_threads,
+            context_length=context_length,
+            notes=notes,
+        )
+
+    @property
+    def vocab_size(self) -> int:
+        """Logits per position."""
+        return int(self.spec["vocab_size"])
+
+    @property
+    def num_threads(self) -> int:
+        """Threads that a forward step uses, 1 to 256; can be set."""
+        return self._decoder.num_threads
+
+    @num_threads.setter
+    def num_threads(self, count: int) -> None:
+        _check_threads(count)
+        self._decoder.num_threads = count
+
+    @property
+    def prefill_chunk(self) -> int:
+        """Tokens of a prompt that go through the layers at a time; can be set, changes no bit."""
+        return self._decoder.prefill_chunk
+
+    @prefill_chunk.setter
+    def prefill_chunk(self, tokens: int) -> None:
+        self._decoder.prefill_chunk = tokens
+
+    def bytes_per_token(self) -> dict[str, int]:
+        """Bytes that a decode step reads: ``ternary``, ``head``, ``float``, ``kv_per_position``."""
+        return self._decoder.bytes_per_token()
+
+    def new_cache(self, capacity: int | None = None) -> KvCache:
+        """An empty KV cache for ``capacity`` positions (default: ``context_length``)."""
+        positions = self.context_length if capacity is None else capacity
+        if not 1 <= positions <= self.spec["max_position_embeddings"]:
+            raise ValueError(
+                f"capacity: expected 1 to {self.spec['max_position_embeddings']}, got {positions}"
+            )
+        return self._decoder.new_cache(positions, self.kv_cache)
+
+    def forward(
+        self,
+        token_ids: Sequence[Sequence[int] | NDArray[np.integer[Any]]],
+        caches: Sequence[KvCache],
+        *,
+        logits: Literal["last", "all", "none"] = "last",
+    ) -> NDArray[np.float32]:
+        """Append tokens to each cache and return logits; after an error the caches are unchanged.
+
+        Args:
+            token_ids: For each cache the ids to append, at least one.
+            caches: From ``new_cache``, each its own; grow by the lengths of ``token_ids``.
+            logits: ``last`` (a row a cache), ``all`` (a row a token) or ``none`` (no row).
+
+        Returns:
+            float32 ``(rows, vocab_size)``, rows in the order of the ids, a fresh array.
+
+        Raises:
+            PromptError: no ids, or one outside the vocabulary.
+            ContextLengthError: a cache has not so many positions left.
+        """
+        batch = [self.check_ids(ids) for ids in token_ids]
+        for ids, cache in zip(batch, caches, strict=True):
+            left = cache.capacity - cache.length
+            if len(ids) > left:
+                raise ContextLengthError(
+                    f"token_ids: expected at most {left} more tokens in a context of"
+                    f" {cache.capacity}, got {len(ids)}: shorten it, or raise context_length"
+                    f" (up to {self.spec['max_position_embeddings']})"
+                )
+        return self._decoder.forward(batch, list(caches), logits)
+
+    def logits(self, token_ids: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+        """Logits at every position of a text, float32 ``(T, vocab_size)``; keeps no state.
+
+        Raises:
+            PromptError: no ids, or one outside the vocabulary.
+            ContextLengthError: more ids than ``context_length``.
+        """
+        ids = self.check_ids(token_ids)
+        if len(ids) > self.context_length:
+            raise ContextLengthError(
+                f"token_ids: expected at most {self.context_length} tokens, the context, got"
+                f" {len(ids)}: shorten the prompt"
+            )
+        return self._decoder.forward([ids], [self.new_cache(len(ids))], "all")
+
+    def check_ids(self, token_ids: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+        """Token ids as int32 ``(T,)``.
+
+        Raises:
+            PromptError: none at all, not whole numbers, or one outside the vocabulary.
+        """
+        try:
+            ids = np.asarray(token_ids)
+        except (ValueError, OverflowError):
+            ids = np.empty((0, 0))
+        if ids.ndim != 1 or ids.size == 0:
+            raise PromptError(
+                f"token_ids: expected at least one token id, got {ids.size}: give a prompt"
+            )
+        if ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= self.vocab_size:
+            raise PromptError(
+                f"token_ids: expected whole numbers from 0 to {self.vocab_size - 1}, got"
+                f" {_first_bad(ids, self.vocab_size)}"
+            )
+        return np.ascontiguousarray(ids, dtype=np.int32)
+
+
+def _load_packed(
+    folder: Path, packing: str, head: str, notes: list[str]
+) -> tuple[dict[str, Any], dict[str, Tensor], str]:
+    """Spec, weights and packing of a packed folder; repacks in memory where asked or faster."""
+    file = PackedFile(folder / PACKED_NAME)
+    spec = dict(file.header.spec)
+    check_spec(spec, str(file.path), PackedFileError)
+    check_weights(file, spec)
+    file.validate_codes()
+    stored = file.header.packing
+    wanted = _core.auto_packing() if packing == "auto" else packing
+    weights = {name: file.tensor(name) for name in file}
+    if wanted != stored:
+        packed_bytes = 0
+        for name, (n, k) in file.header.ternary.items():
+            view = weights[name][0]
+            weights[name] = (_core.repack(view, stored, wanted, n, k), wanted, (n, k))
+            packed_bytes += len(view)
+        if packed_bytes >= _NOTED_BYTES:
+            notes.append(
+                f"repacked {packed_bytes / 1e6:.0f} MB from {stored} to {wanted} in memory"
+                + (", faster on this machine" if packing == "auto" else "")
+            )
+    _choose_head(spec, weights, head, file.path, notes)
+    return spec, weights, wanted
+
+
+def _choose_head(
+    spec: dict[str, Any], weights: dict[str, Tensor], head: str, path: Path, notes: list[str]
+) -> None:
+    """Leave in ``weights`` the head asked for; an int8 one is made where none is stored."""
+    has_int8 = HEAD_SCALE in weights
+    if head == "source" and has_int8:
+        if not spec["tie_word_embeddings"]:
+            raise PackedFileError(
+                f"{path}: head: expected one in source dtype, got int8: convert the checkpoint"
+                " again with --head source"
+            )
+        del weights[HEAD], weights[HEAD_SCALE]
+    elif head == "int8" and not has_int8:
+        name = EMBEDDING if spec["tie_word_embeddings"] else HEAD
+        data, dtype, (rows, columns) = weights[name]
+        try:
+            codes, scales = _core.quantize_rows_i8(data, dtype, rows, columns)
+        except ValueError as cause:
+            raise CheckpointError(f"{name}: {cause} in {path}") from None
+        weights[HEAD], weights[HEAD_SCALE] = _tensor(codes), _tensor(scales)
+        if len(data) >= _NOTED_BYTES:
+            notes.append(f"made an int8 head of {codes.nbytes / 1e6:.0f} MB in memory")
+
+
+def _load_raw(
+    folder: Path, packing: str, head: str, notes: list[str]
+) -> tuple[dict[str, Any], dict[str, Tensor], str]:
+    """Spec, weights and packing of a raw folder; float tensors stay mapped, the rest is made."""
+    source = open_checkpoint(folder, packing, "source")
+    weights = {name: _in_memory(source, name) for name in source.tensors}
+    notes.append(
+        f"packed {folder.name} in memory: 'bitinfer convert' once makes the next start faster"
+    )
+    _choose_head(source.plan.spec, weights, head, folder, [])
+    return source.plan.spec, weights, source.packing
+
+
+def _in_memory(source: CanonicalWeights, name: str) -> Tensor:
+    dtype, shape = source.tensors[name]
+    if name in source.ternary:
+        (packed,) = source.chunks(name)
+        return packed, source.packing, (source.ternary[name].n, source.ternary[name].k)
+    if name.endswith(".weight_scale"):
+        (scale,) = source.chunks(name)
+        return _tensor(scale)
+    view = source.checkpoint.view(name)
+    # The format aligns nothing; the decoder reads floats at their natural alignment.
+    return (view.copy() if view.ctypes.data % 4 else view), dtype.lower(), shape
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    """An int8 or float32 array as the decoder takes it."""
+    dtype = {"int8": "i8", "float32": "f32"}[array.dtype.name]
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8), dtype, array.shape
+
+
+def _check_threads(count: int) -> None:
+    if not 1 <= count <= runtime.MAX_THREADS:
+        raise ValueError(f"num_threads: expected 1 to {runtime.MAX_THREADS}, got {count}")
+
+
+def _first_bad(ids: NDArray[Any], vocab_size: int) -> str:
+    if ids.dtype.kind not in "iu":
+        return f"values of type {ids.dtype}"
+    at = int(np.flatnonzero((ids < 0) | (ids >= vocab_size))[0])
+    return f"{ids[at]} at position {at}"

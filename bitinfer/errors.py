@@ -1,0 +1,51 @@
+"""Everything that bitinfer raises on purpose; each message is one line.
+
+::
+
+    BitinferError
+    ├── CheckpointError        a raw checkpoint: missing, damaged, or not what its config says
+    ├── ConfigError            config.json, generation_config.json or an environment variable
+    ├── PackedFileError        a packed folder: damaged, too new, or not writable
+    ├── TokenizerError         tokenizer files, or a chat template
+    ├── UnsupportedIsaError    an instruction set that this machine or build lacks
+    └── PromptError            token ids that cannot be run (also a ValueError)
+        └── ContextLengthError     more tokens than the context holds
+
+A message names what, where, what was expected and got, and the mend if there is one:
+``model.norm.weight: expected float (2560), got float (2559) in model.safetensors``. Misuse by a
+caller (a wrong argument) is a plain ``ValueError`` or ``TypeError``.
+"""
+
+from __future__ import annotations
+
+
+class BitinferError(Exception):
+    """Base of all errors that bitinfer raises for what comes from outside."""
+
+
+class CheckpointError(BitinferError):
+    """A checkpoint file is missing, damaged, or does not hold what its config declares."""
+
+
+class ConfigError(BitinferError):
+    """A config file or environment variable holds a value that cannot be used."""
+
+
+class PackedFileError(BitinferError):
+    """A packed folder cannot be read or written."""
+
+
+class TokenizerError(BitinferError):
+    """Tokenizer files or a chat template cannot be used, or do not fit the model."""
+
+
+class UnsupportedIsaError(BitinferError):
+    """The instruction set asked for is unknown here or not usable on this machine."""
+
+
+class PromptError(BitinferError, ValueError):
+    """Token ids that cannot be run: none at all, or outside the vocabulary."""
+
+
+class ContextLengthError(PromptError):
+    """More tokens than the context holds."""

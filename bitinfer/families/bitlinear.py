@@ -1,0 +1,130 @@
+"""The BitLinear dialects of Hugging Face checkpoints: what is stored for a ternary projection.
+
+    linear_class    mode      stored weight                     stored scale   effective weight
+    autobitlinear   offline   U8 (N/4, K), or float in -1 0 1   weight_scale   t * weight_scale
+    autobitlinear   online    float (N, K) master               none           its absmean form
+    bitlinear       (any)     U8 (N/4, K), or float in -1 0 1   weight_scale   t / weight_scale
+
+``bitlinear`` is what an absent ``linear_class`` means. The same bytes under the same name multiply
+in one and divide in the other; here, and nowhere else, the second is mended.
+Source: transformers, src/transformers/integrations/bitnet.py and utils/quantization_config.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bitinfer.errors import CheckpointError, ConfigError
+from bitinfer.json_file import shown
+
+_KNOWN_KEYS = {
+    *("quant_method", "linear_class", "quantization_mode", "use_rms_norm", "rms_norm_eps"),
+    "modules_to_not_convert",
+}
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a checkpoint stores its ternary projections.
+
+    Attributes:
+        online: Master weights, to be ternarized by absmean; else ternary values with a scale.
+        divides: The stored scale divides; else it multiplies.
+    """
+
+    online: bool
+    divides: bool
+
+
+def read_dialect(
+    quantization: Mapping[str, Any] | None, projections: Iterable[str], where: str
+) -> Dialect:
+    """The dialect that ``quantization_config`` declares.
+
+    Args:
+        quantization: config.json's ``quantization_config``.
+        projections: Module names that must be ternary.
+        where: Name of the config, for messages.
+
+    Raises:
+        ConfigError: no quantization_config, another method, an unknown value, or an option that
+            leaves a projection dense or puts a norm inside it.
+    """
+    where = f"{where}: quantization_config"
+    if quantization is None:
+        raise ConfigError(
+            f"{where}: expected one with quant_method bitnet, got none: the model is dense, not"
+            " ternary, and dense models are not ternarized; choose a BitNet b1.58 checkpoint"
+        )
+    _expect(where, quantization, "quant_method", ("bitnet",))
+    linear_class = _expect(where, quantization, "linear_class", ("bitlinear", "autobitlinear"))
+    mode = _expect(where, quantization, "quantization_mode", ("offline", "online"))
+    _expect(where, quantization, "use_rms_norm", (False,))
+    for name in quantization:
+        if name not in _KNOWN_KEYS:
+            raise ConfigError(f"{where}: {shown(name)}: expected no such key for bitnet")
+    online = linear_class == "autobitlinear" and mode == "online"
+    _check_exclusions(quantization.get("modules_to_not_convert"), projections, online, where)
+    return Dialect(online=online, divides=linear_class == "bitlinear")
+
+
+def effective_scale(stored: np.float32, dialect: Dialect, where: str) -> np.float32:
+    """The factor that multiplies the ternary values, float32; a reciprocal is rounded once.
+
+    Raises:
+        CheckpointError: ``stored`` or its reciprocal is NaN, infinite, zero or negative.
+    """
+    with np.errstate(all="ignore"):
+        scale = np.float32(1.0) / stored if dialect.divides else stored
+    if not (np.isfinite(stored) and stored > 0 and np.isfinite(scale) and scale > 0):
+        raise CheckpointError(f"{where}: expected a finite scale above 0, got {stored!s}")
+    return np.float32(scale)
+
+
+def _expect(
+    where: str, quantization: Mapping[str, Any], name: str, choices: tuple[object, ...]
+) -> object:
+    """The value of a key, one of ``choices``; absent or null is the first of them."""
+    value = quantization.get(name)
+    value = choices[0] if value is None and name != "quant_method" else value
+    if value not in choices or type(value) is not type(choices[0]):
+        expected = " or ".join(map(str, choices))
+        raise ConfigError(f"{where}: {name}: expected {expected}, got {shown(repr(value))}")
+    return value
+
+
+def _check_exclusions(
+    patterns: object, projections: Iterable[str], online: bool, where: str
+) -> None:
+    """Refuse a list that leaves projections dense, or that makes the head ternary."""
+    if patterns is None:
+        return
+    where = f"{where}: modules_to_not_convert"
+    plain = isinstance(patterns, list) and all(isinstance(p, str) and p for p in patterns)
+    if not plain:
+        raise ConfigError(f"{where}: expected a list of module names, got {shown(patterns)}")
+    assert isinstance(patterns, list)
+    for pattern in patterns:
+        if not pattern.replace(".", "").replace("_", "").isalnum():
+            raise ConfigError(f"{where}: expected a plain module name, got {shown(pattern)}")
+        for module in projections:
+            if _excludes(pattern, module):
+                raise ConfigError(
+                    f"{where}: {shown(pattern)}: expected all seven projections of each layer to be"
+                    f" ternary, got {module} left dense"
+                )
+    # Packed files show by their dtypes that the head is dense; of masters only this list tells.
+    if online and not any(_excludes(pattern, "lm_head") for pattern in patterns):
+        raise ConfigError(f"{where}: expected lm_head among them, a ternary head is not supported")
+
+
+def _excludes(pattern: str, module: str) -> bool:
+    """Match as transformers does: a regular expression at the start, or a suffix."""
+    starts = len(pattern) <= len(module) and all(
+        p in (".", m) for p, m in zip(pattern, module, strict=False)
+    )
+    return starts or module.endswith(pattern)

@@ -1,0 +1,1 @@
+"""Strict readers of model files, one module per container; ``packed`` also writes."""

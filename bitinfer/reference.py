@@ -1,0 +1,311 @@
+"""The forward step of csrc in plain NumPy: the engine's oracle and the model's documentation.
+
+Shares no code with the fast path and gives the same bits: every fp32 operation is rounded once, in
+the order written here. All arrays are float32 unless said; ``T`` is tokens, ``K`` in_features,
+``N`` out_features. Slow on purpose; meant for small models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I8 = NDArray[np.int8]
+Tensor = tuple[NDArray[np.uint8], str, tuple[int, ...]]
+"""(bytes, dtype "i8" | "bf16" | "f16" | "f32" or packing "i2" | "t3" | "t5", shape)."""
+
+KV_BLOCK = 64
+_f = np.float32
+
+
+# ---- packed weights (csrc/pack/format.h draws the bytes) ----
+
+
+_TILES = {"i2": (1, 256, 64), "t3": (32, 24, 160), "t5": (64, 5, 64)}  # rows, block columns, bytes
+
+
+def unpack(packed: NDArray[np.uint8], packing: str, n: int, k: int) -> I8:
+    """Ternary weights (N, K) of a packed matrix, a fresh int8 array."""
+    tile_rows, block_k, block_bytes = _TILES[packing]
+    tiles, blocks = -(-n // tile_rows), -(-k // block_k)
+    b = packed[: tiles * blocks * block_bytes].reshape(tiles, blocks, block_bytes).astype(np.int64)
+    if packing == "i2":
+        codes = np.stack([(b >> 2 * g) & 3 for g in range(4)], axis=2)  # (N, blocks, 4, 64)
+        w = codes.reshape(tiles, blocks * 256) - 1
+    elif packing == "t3":
+        pairs = b[:, :, :128].reshape(tiles, blocks, 4, 32)
+        magnitude = np.stack([pairs & 15, pairs >> 4], axis=3).reshape(tiles, blocks, 8, 32)
+        negative = np.stack([(b[:, :, 128:] >> (7 - j)) & 1 for j in range(8)], axis=2)
+        w = _trits(np.where(negative == 1, -magnitude, magnitude), 3)
+    else:
+        w = _trits(np.where(b & 128, -(b & 127), b & 127)[:, :, None, :], 5)
+    return w.reshape(-1, w.shape[-1])[:n, :k].astype(np.int8)
+
+
+def _trits(v: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Balanced base-3 digits of v (tiles, blocks, groups, rows), as (tiles, rows, columns)."""
+    digits = []
+    for _ in range(count):
+        digit = (v + 1) % 3 - 1
+        digits.append(digit)
+        v = (v - digit) // 3
+    w = np.stack(digits[::-1], axis=3)  # (tiles, blocks, groups, count, rows)
+    return np.moveaxis(w, -1, 1).reshape(w.shape[0], w.shape[-1], -1)
+
+
+def to_f32(tensor: Tensor) -> F32:
+    """A float tensor as float32; exact."""
+    raw, dtype, shape = tensor
+    if dtype == "bf16":
+        return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(shape)
+    return raw.view({"f32": np.float32, "f16": np.float16}[dtype]).astype(np.float32).reshape(shape)
+
+
+# ---- sums and elementary functions ----
+
+
+def sum16(x: F32) -> F32:
+    """Sum over the last axis: lane j adds elements j, j + 16, … in order; then 16 lanes fold."""
+    x = np.concatenate([x, np.zeros((*x.shape[:-1], -x.shape[-1] % 16), np.float32)], axis=-1)
+    lanes = np.zeros((*x.shape[:-1], 16), np.float32)
+    for i in range(0, x.shape[-1], 16):
+        lanes = lanes + x[..., i : i + 16]
+    for half in (8, 4, 2, 1):
+        lanes = lanes[..., :half] + lanes[..., half:]
+    return lanes[..., 0]
+
+
+_EXP = [
+    _f(float.fromhex(c))
+    for c in ("0x1.6a23c8p-10", "0x1.123a20p-7", "0x1.5558f4p-5", "0x1.555492p-3", "0x1.fffffcp-2")
+]
+_EXP += [_f(1), _f(1)]
+
+
+def exp_f32(x: F32) -> F32:
+    """Exp in fp32 (csrc/kernels/float_kernels.h): 0 below -87.3125, inf above 88.375."""
+    x = np.asarray(x, np.float32)
+    inside = np.clip(x, _f(-87.3125), _f(88.375))
+    n = np.rint(inside * _f(float.fromhex("0x1.715476p+0")))
+    r = (inside - n * _f(0.693359375)) - n * _f(float.fromhex("-0x1.bd0106p-13"))
+    p = np.zeros_like(x)
+    for c in _EXP:
+        p = p * r + c
+    power = ((n.astype(np.int32) + 127) << 23).view(np.float32)
+    y: F32 = np.where(x > _f(88.375), _f(np.inf), p * power)
+    return np.where(x < _f(-87.3125), _f(0), y)
+
+
+_HALF_PI = tuple(map(float.fromhex, ("0x1.921fb54p+0", "0x1.10b4611p-30", "0x1.4c4c6628b80dcp-59")))
+_LN2 = tuple(map(float.fromhex, ("0x1.62e42feep-1", "0x1.a39ef35793c76p-33")))
+
+
+def sin_cos_f32(angles: F32) -> tuple[F32, F32]:
+    """Sine and cosine of fp32 angles below 2^24, in double, rounded to fp32 at the end."""
+    x = np.asarray(angles, np.float32).astype(np.float64)
+    q = np.rint(x * float.fromhex("0x1.45f306dc9c883p-1"))
+    r = ((x - q * _HALF_PI[0]) - q * _HALF_PI[1]) - q * _HALF_PI[2]
+    r2 = r * r
+    s: F64 = np.full_like(r, -1 / 1307674368000)
+    c: F64 = np.full_like(r, 1 / 20922789888000)
+    for k in (1 / 6227020800, -1 / 39916800, 1 / 362880, -1 / 5040, 1 / 120, -1 / 6):
+        s = s * r2 + k
+    for k in (-1 / 87178291200, 1 / 479001600, -1 / 3628800, 1 / 40320, -1 / 720, 1 / 24, -1 / 2):
+        c = c * r2 + k
+    s, c = r + r * (r2 * s), 1.0 + r2 * c
+    quadrant = q.astype(np.int64) & 3
+    sin, cos = np.where(quadrant & 1, c, s), np.where(quadrant & 1, s, c)
+    sin, cos = np.where(quadrant & 2, -sin, sin), np.where((quadrant + 1) & 2, -cos, cos)
+    return sin.astype(np.float32), cos.astype(np.float32)
+
+
+def pow_f64(base: float, exponents: F64) -> F64:
+    """Powers of base > 0 as exp(exponent · ln(base)), where they are normal doubles."""
+    m, e = (float(v) for v in np.frexp(np.float64(base)))
+    if m < float.fromhex("0x1.6a09e667f3bcdp-1"):
+        m, e = m * 2.0, e - 1.0
+    s = (m - 1.0) / (m + 1.0)
+    p = 1.0 / 23.0
+    for odd in range(21, 2, -2):
+        p = p * (s * s) + 1.0 / odd
+    ln = e * _LN2[0] + (e * _LN2[1] + (2.0 * s + 2.0 * s * ((s * s) * p)))
+    y = np.asarray(exponents, np.float64) * ln
+    n = np.rint(y * float.fromhex("0x1.71547652b82fep+0"))
+    r = (y - n * _LN2[0]) - n * _LN2[1]
+    power: F64 = np.ones_like(y)
+    for i in range(14, 0, -1):
+        power = power * (r / i) + 1.0
+    return np.ldexp(power, n.astype(np.int32))
+
+
+# ---- steps of a layer ----
+
+
+def rms_norm(x: F32, weight: F32, eps: float) -> F32:
+    """(x · inv) · weight, inv = 1 / sqrt(sum(x²) / K + eps); x: (T, K), weight: (K)."""
+    inv: F32 = _f(1) / np.sqrt(sum16(x * x) / _f(x.shape[-1]) + _f(eps))
+    return (x * inv[..., None]) * weight
+
+
+def quantize(x: F32, levels: int, low: int) -> tuple[NDArray[np.int32], F32]:
+    """Codes clamp(rint(x · (levels / m)), low, levels) and scales m / levels of rows x (T, K).
+
+    m = max(absmax of the row, 1e-5); rint rounds half to even.
+    """
+    m = np.maximum(np.abs(x).max(axis=-1), _f(1e-5))
+    codes = np.clip(np.rint(x * (_f(levels) / m)[..., None]), low, levels)
+    return codes.astype(np.int32), m / _f(levels)
+
+
+def integer_matmul(a: NDArray[Any], w: NDArray[Any]) -> F64:
+    """A (T, K) · w (N, K)ᵀ, exact: all partial sums are integers below 2^53."""
+    return a.astype(np.float64) @ w.astype(np.float64).T
+
+
+def rope(x: F32, cos: F32, sin: F32) -> F32:
+    """Rotate-half: pairs (i, i + d/2) of x (T, heads, d) by the angles of cos, sin (T, d/2)."""
+    a, b = np.split(x, 2, axis=-1)
+    c, s = cos[:, None, :], sin[:, None, :]
+    return np.concatenate([a * c - b * s, b * c + a * s], axis=-1)
+
+
+def as_stored(x: F32, kv_cache: str) -> F32:
+    """Keys or values (T, kv_heads, d) after a round trip through the cache."""
+    if kv_cache == "f32":
+        return x
+    if kv_cache == "f16":
+        with np.errstate(over="ignore"):
+            return x.astype(np.float16).astype(np.float32)
+    codes, scale = quantize(x, 127, -127)
+    return codes.astype(np.float32) * scale[..., None]
+
+
+def attention(q: F32, k: F32, v: F32) -> F32:
+    """Causal attention of q (T, heads, d) over stored k, v (T, kv_heads, d), as (T, heads, d).
+
+    Blocks of 64 positions, each with its own maximum; their results are joined in order.
+    """
+    tokens, heads, d = q.shape
+    group = heads // k.shape[1]
+    k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
+    scale = _f(1) / np.sqrt(_f(d))
+    m, length, out = np.zeros((tokens, heads), _f), np.zeros((tokens, heads), _f), np.zeros_like(q)
+    for first in range(0, tokens, KV_BLOCK):
+        seen = slice(first, tokens)  # the query positions that reach this block
+        keys, values = (x[first : first + KV_BLOCK] for x in (k, v))
+        m_b, l_b, o_b = _attention_block(q[seen], keys, values, scale)
+        if first == 0:
+            m, length, out = m_b, l_b, o_b
+            continue
+        most = np.maximum(m[seen], m_b)
+        a, c = exp_f32(m[seen] - most), exp_f32(m_b - most)
+        m[seen], length[seen] = most, length[seen] * a + l_b * c
+        out[seen] = out[seen] * a[..., None] + o_b * c[..., None]
+    return out / length[..., None]
+
+
+def _attention_block(q: F32, k: F32, v: F32, scale: np.float32) -> tuple[F32, F32, F32]:
+    """(m, l, o) of one block: maximum, sum of exponentials, weighted values; query i sees 0..i."""
+    count = k.shape[0]
+    scores = sum16(q[:, :, None, :] * k.transpose(1, 0, 2)[None]) * scale  # (T, heads, count)
+    unseen = np.arange(count)[None, :] > np.arange(q.shape[0])[:, None]
+    scores = np.where(unseen[:, None, :], _f(-np.inf), scores)
+    m = scores.max(axis=-1)
+    e = exp_f32(scores - m[..., None])  # 0 where unseen, and adding 0 changes nothing below
+    out = np.zeros_like(q)
+    for j in range(count):
+        out = out + e[:, :, j, None] * v[None, j]
+    return m, sum16(e), out
+
+
+# ---- the model ----
+
+
+class ReferenceDecoder:
+    """The decoder over the names, tuples and spec keys that ``_core.Decoder`` takes.
+
+    Args:
+        spec: As in ``_core.Decoder``, ``head`` included.
+        weights: name → (bytes, dtype or packing, shape); not modified.
+        kv_cache: ``"f32"``, ``"f16"`` or ``"int8"``: what keys and values are rounded to.
+    """
+
+    def __init__(
+        self, spec: Mapping[str, Any], weights: Mapping[str, Tensor], kv_cache: str = "f16"
+    ) -> None:
+        self.spec, self.weights, self.kv_cache = spec, weights, kv_cache
+        self.eps = float(spec["rms_norm_eps"])
+
+    def norm(self, x: F32, name: str) -> F32:
+        """RMSNorm of x (T, K) with the tensor ``name``."""
+        return rms_norm(x, to_f32(self.weights[name]), self.eps)
+
+    def linear(self, x: F32, name: str) -> F32:
+        """Projection ``name`` of x (T, K): (integer sum · act_scale) · weight_scale + bias."""
+        raw, packing, (n, k) = self.weights[f"{name}.weight"]
+        codes, act_scale = quantize(x, 127, -128)
+        acc = integer_matmul(codes, unpack(raw, packing, n, k)).astype(np.float32)
+        y: F32 = (acc * act_scale[:, None]) * to_f32(self.weights[f"{name}.weight_scale"])[0]
+        if f"{name}.bias" in self.weights:
+            y = y + to_f32(self.weights[f"{name}.bias"])
+        return y
+
+    def embed(self, token_ids: NDArray[np.int32]) -> F32:
+        """Embedding rows of the tokens, (T, hidden)."""
+        return to_f32(self.weights["model.embed_tokens.weight"])[token_ids]
+
+    def attention(self, x: F32, layer: int) -> F32:
+        """Self-attention of normed x (T, hidden) at positions 0..T-1, o_proj included."""
+        at, d = f"model.layers.{layer}.self_attn", self.spec["head_dim"]
+        q, k, v = (self.linear(x, f"{at}.{p}_proj").reshape(len(x), -1, d) for p in "qkv")
+        positions = np.arange(len(x), dtype=np.float32)
+        sin, cos = sin_cos_f32(positions[:, None] * to_f32(self.weights["rope.inv_freq"]))
+        k, v = as_stored(rope(k, cos, sin), self.kv_cache), as_stored(v, self.kv_cache)
+        out = attention(rope(q, cos, sin), k, v).reshape(len(x), -1)
+        if self.spec["attn_sub_norm"]:
+            out = self.norm(out, f"{at}.attn_sub_norm.weight")
+        return self.linear(out, f"{at}.o_proj")
+
+    def mlp(self, x: F32, layer: int) -> F32:
+        """Gated feed-forward of normed x (T, hidden)."""
+        at = f"model.layers.{layer}.mlp"
+        gate, up = self.linear(x, f"{at}.gate_proj"), self.linear(x, f"{at}.up_proj")
+        if self.spec["hidden_act"] == "relu2":
+            positive = np.maximum(gate, _f(0))
+            h = (positive * positive) * up
+        else:
+            h = (gate / (_f(1) + exp_f32(_f(0) - gate))) * up
+        if self.spec["ffn_sub_norm"]:
+            h = self.norm(h, f"{at}.ffn_sub_norm.weight")
+        return self.linear(h, f"{at}.down_proj")
+
+    def layer(self, x: F32, layer: int) -> F32:
+        """One decoder layer on the residual stream x (T, hidden)."""
+        at = f"model.layers.{layer}"
+        x = x + self.attention(self.norm(x, f"{at}.input_layernorm.weight"), layer)
+        return x + self.mlp(self.norm(x, f"{at}.post_attention_layernorm.weight"), layer)
+
+    def head(self, x: F32) -> F32:
+        """Logits (T, vocab) of the residual stream x (T, hidden) after the last layer."""
+        x = self.norm(x, "model.norm.weight")
+        if self.spec["head"] == "int8":
+            raw, _, shape = self.weights["lm_head.weight"]
+            codes, act_scale = quantize(x, 16383, -16383)
+            head = raw.view(np.int8).reshape(shape)[:, : x.shape[-1]]
+            sums = integer_matmul(codes, head).astype(np.float32)
+            return (sums * act_scale[:, None]) * to_f32(self.weights["lm_head.weight_scale"])
+        tied = "model.embed_tokens.weight" if self.spec["tie_word_embeddings"] else "lm_head.weight"
+        rows = to_f32(self.weights[tied])
+        return np.stack([sum16(rows * hidden) for hidden in x])
+
+    def logits(self, token_ids: NDArray[np.int32]) -> F32:
+        """Logits (T, vocab) of tokens at positions 0..T-1."""
+        x = self.embed(np.asarray(token_ids))
+        for i in range(self.spec["num_hidden_layers"]):
+            x = self.layer(x, i)
+        return self.head(x)

@@ -1,0 +1,116 @@
+"""The native core's settings and maths as Python sees them: ISA rows, threads, installed files.
+
+Thin over ``_core``; nothing here knows of models.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitinfer import _core
+from bitinfer.cpu_count import performance_cores
+from bitinfer.errors import ConfigError, UnsupportedIsaError
+
+MAX_THREADS = 256  # kMaxThreads of csrc/threads/thread_pool.h
+
+_PACKAGE = Path(__file__).parent
+_noted: set[str] = set()
+
+
+def available_isas() -> list[str]:
+    """Names of the ISA rows that this machine can run, best first; ``scalar`` is always last."""
+    return _core.available_isas()
+
+
+def active_isa() -> str:
+    """Name of the ISA row in use: the best one, or the one that ``BITINFER_ISA`` names.
+
+    Warns once with each note of the dispatch (a row that failed its self-test and was passed over).
+
+    Raises:
+        UnsupportedIsaError: ``BITINFER_ISA`` or ``BITINFER_GEMV`` names something that is unknown
+            or not usable here; the message lists the choices.
+    """
+    try:
+        name = _core.active_isa()
+        for packing in _core.layouts():
+            _core.gemv_family(packing)
+    except (ValueError, RuntimeError) as cause:
+        raise UnsupportedIsaError(str(cause)) from None
+    for note in _core.dispatch_notes():
+        if note not in _noted:
+            _noted.add(note)
+            warnings.warn(note, RuntimeWarning, stacklevel=2)
+    return name
+
+
+def num_threads() -> int:
+    """Threads to run by default: ``BITINFER_NUM_THREADS``, else the physical performance cores.
+
+    Raises:
+        ConfigError: the variable is not a whole number from 1 to ``MAX_THREADS``.
+    """
+    text = os.environ.get("BITINFER_NUM_THREADS", "").strip()
+    if not text:
+        return min(MAX_THREADS, performance_cores())
+    if not (
+        text.isascii() and text.isdecimal() and len(text) < 9 and 1 <= int(text) <= MAX_THREADS
+    ):
+        raise ConfigError(
+            f"BITINFER_NUM_THREADS: expected a whole number from 1 to {MAX_THREADS}, got {text!r}"
+        )
+    return int(text)
+
+
+def exp(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The exponential function of each float32, the same bits on every machine; a fresh array."""
+    return _core.exp_f32(np.ascontiguousarray(x, dtype=np.float32))
+
+
+def pow_f64(base: float, exponents: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``base`` to each float64 exponent, the same bits on every machine; a fresh array."""
+    return _core.pow_f64(base, np.ascontiguousarray(exponents, dtype=np.float64))
+
+
+def gemv_family(packing: str) -> str:
+    """``"addsub"`` or ``"dot"``: the GEMV that decode uses for ``packing`` on the active row."""
+    return _core.gemv_family(packing)
+
+
+def read_bandwidth(
+    buffer: NDArray[np.uint8], threads: int, streams: int, repeats: int
+) -> list[float]:
+    """Seconds that each of ``repeats`` reads of the whole ``buffer`` took, prefetched.
+
+    Args:
+        buffer: uint8, 1-D; its size a multiple of ``64 * streams``.
+        threads: Threads that share the buffer.
+        streams: Far-apart streams per thread.
+        repeats: Reads, timed one by one.
+    """
+    return _core.read_bandwidth(buffer, threads, streams, repeats)
+
+
+def compiler() -> str:
+    """The compiler that built the native core, its version and flags."""
+    return _core.compiler
+
+
+def default_model() -> Path:
+    """The folder of the embedded model, a small ternary one that tells children's stories."""
+    return _PACKAGE / "models" / "tales-6m"
+
+
+def include_dir() -> Path:
+    """The folder of the C header ``bitinfer.h``."""
+    return _PACKAGE / "include"
+
+
+def library_dir() -> Path:
+    """The folder of the C library ``libbitinfer``."""
+    return _PACKAGE / "lib"

@@ -1,0 +1,388 @@
+"""Text to token ids and back: a model's tokenizer.json, its BOS and end tokens, streamed decoding.
+
+The `tokenizers` library does the splitting. Here stands what it leaves open: which ids end a reply,
+one leading BOS, control tokens that only a template may write, and text that grows token by token.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer as _Backend
+
+from bitinfer.errors import TokenizerError
+from bitinfer.json_file import impostor, read_json_object
+
+# Control tokens that end a turn, by name. A template writes one after each reply, but config files
+# often list only the end of a whole text (<|end_of_text|>), and the model would ramble on.
+_END_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|end_of_turn|>", "<|end|>")
+
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+class Tokenizer:
+    """A model's tokenizer; safe to share between threads.
+
+    Attributes:
+        vocab_size: Largest token id + 1. The embedding may have more rows (padding), never fewer.
+        bos_token_id: Id that opens a text, or None.
+        bos_token, eos_token: Their text as a chat template knows it; "" where there is none.
+        eos_token_ids: Every id that ends a reply, ascending.
+        special_ids: Ids of control tokens.
+    """
+
+    def __init__(
+        self,
+        backend: _Backend,
+        *,
+        bos_token_id: int | None = None,
+        eos_token_ids: Iterable[int] = (),
+        settings: dict[str, Any] | None = None,
+        template: str = "",
+        where: str = "tokenizer.json",
+    ) -> None:
+        """Wrap ``backend``, which this object owns from now on.
+
+        Args:
+            backend: Tokenizer as read from tokenizer.json.
+            bos_token_id, eos_token_ids: As config.json and generation_config.json have them.
+            settings: Content of tokenizer_config.json.
+            template: Source of the chat template, searched for end-of-turn tokens.
+            where: Name of the file, for messages.
+
+        Raises:
+            TokenizerError: the vocabulary is empty.
+        """
+        settings = settings or {}
+        backend.no_truncation()
+        backend.no_padding()
+        self._backend = backend
+        self._lock = threading.Lock()  # the backend may not be changed while in use
+        vocab = backend.get_vocab(with_added_tokens=True)
+        if not vocab:
+            raise TokenizerError(f"{where}: expected a vocabulary, got none: download it again")
+        self.vocab_size = max(vocab.values()) + 1
+
+        named_bos = vocab.get(_token_text(settings.get("bos_token")))
+        named_eos = vocab.get(_token_text(settings.get("eos_token")))
+        self.bos_token_id = bos_token_id if named_bos is None else named_bos
+        ends = {*eos_token_ids, *([] if named_eos is None else [named_eos])}
+        ends |= {vocab[name] for name in _END_OF_TURN if name in vocab and name in template}
+        self.eos_token_ids: tuple[int, ...] = tuple(sorted(ends))
+
+        self._mark_as_control({*_ids(self.bos_token_id), *ends})
+        added = backend.get_added_tokens_decoder()
+        self._control = {token.content: token for token in added.values() if token.special}
+        self.special_ids = frozenset(i for i, token in added.items() if token.special)
+        self.bos_token = _token_text(settings.get("bos_token")) or self._text_of(self.bos_token_id)
+        self.eos_token = _token_text(settings.get("eos_token")) or self._text_of(
+            self.eos_token_ids[0] if self.eos_token_ids else None
+        )
+        self._adds_bos = self._decide_bos(settings.get("add_bos_token"))
+        self._byte_ids = _byte_fallback_ids(backend)
+        self._stand_ins: dict[str, str] = {}  # control token -> text of its stand-in token
+        self._stood_for: dict[int, int] = {}  # id of a stand-in -> id of the control token
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        *,
+        vocab_size: int,
+        bos_token_id: int | None = None,
+        eos_token_ids: Iterable[int] = (),
+        template: str = "",
+    ) -> Tokenizer:
+        """Read the tokenizer of a model folder.
+
+        Args:
+            folder: Holds tokenizer.json; tokenizer_config.json and generation_config.json if any.
+            vocab_size: Rows of the model's embedding.
+            bos_token_id, eos_token_ids: As config.json has them; generation_config.json adds to
+                the latter.
+            template: Source of the chat template.
+
+        Raises:
+            TokenizerError: tokenizer.json is missing or damaged; it has more ids than the
+                embedding has rows, or the BOS or an end token lies beyond these rows.
+        """
+        path = folder / "tokenizer.json"
+        where = f"tokenizer.json in {folder}"
+        backend = _read_backend(path, where)
+        settings, generation = (
+            read_json_object(folder / name, TokenizerError) if (folder / name).exists() else {}
+            for name in ("tokenizer_config.json", "generation_config.json")
+        )
+        ends = [*eos_token_ids, *_ids(generation.get("eos_token_id"))]
+        tokenizer = cls(
+            backend,
+            bos_token_id=bos_token_id,
+            eos_token_ids=ends,
+            settings=settings,
+            template=template,
+            where=where,
+        )
+        if tokenizer.vocab_size > vocab_size:
+            raise TokenizerError(
+                f"{where}: expected token ids below {vocab_size} (rows of the embedding), got "
+                f"{tokenizer.vocab_size - 1}: this is another model's tokenizer, "
+                "take both from one source"
+            )
+        for name, ids in (("bos", _ids(tokenizer.bos_token_id)), ("eos", tokenizer.eos_token_ids)):
+            for token_id in ids:
+                if not 0 <= token_id < vocab_size:
+                    raise TokenizerError(
+                        f"{name}_token_id: expected an id below {vocab_size} (rows of the "
+                        f"embedding), got {token_id} in the config files of {folder}: correct it"
+                    )
+        return tokenizer
+
+    def encode(
+        self, text: str, add_special_tokens: bool = False, *, parse_special: bool = False
+    ) -> list[int]:
+        """Token ids of ``text``.
+
+        Args:
+            text: Any text without lone surrogates.
+            add_special_tokens: Put in front what the model expects there (one BOS, if it has one).
+            parse_special: Let "<s>" and the like in ``text`` become control tokens. Off, they are
+                plain text, which is what text from a user must be.
+
+        Raises:
+            ValueError: ``text`` holds a lone surrogate.
+        """
+        with self._lock:
+            self._backend.encode_special_tokens = not parse_special
+            ids = self._encode(text)
+        return self._with_bos(ids) if add_special_tokens else ids
+
+    def encode_rendered(self, text: str, marker: str) -> list[int]:
+        """Token ids of a rendered chat template: its control tokens count, the users' do not.
+
+        Each control token becomes a stand-in that the backend knows as a plain token, and special
+        tokens are not parsed at all. So one call sees the whole text and merges it as usual, and a
+        control token that ``marker`` broke stays text once the marker is gone.
+
+        Args:
+            text: Rendered template.
+            marker: What `chat_template` put into control tokens that stood in a message.
+        """
+        if self._control:
+            names = sorted(self._control, key=len, reverse=True)  # the longest wins, as in backend
+            either = "|".join(map(re.escape, names))
+            pattern = re.compile(f"(?:{either})(?!{re.escape(marker)})")
+        with self._lock:
+            if self._control:
+                self._prepare_stand_ins({*pattern.findall(text)})
+                text = pattern.sub(lambda match: self._stand_ins[match[0]], text)
+            self._backend.encode_special_tokens = True
+            ids = self._encode(text.replace(marker, ""))
+        return self._with_bos([self._stood_for.get(i, i) for i in ids])
+
+    def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        """Text of ``token_ids``; bytes that are no UTF-8 become U+FFFD.
+
+        Raises:
+            ValueError: an id is negative or 2^32 and above.
+        """
+        try:
+            with self._lock:
+                return self._backend.decode(
+                    [int(i) for i in token_ids], skip_special_tokens=skip_special_tokens
+                )
+        except OverflowError:
+            raise ValueError("token_ids: expected ids from 0 to 2^32 - 1") from None
+
+    @property
+    def control_tokens(self) -> tuple[str, ...]:
+        """Texts of all control tokens."""
+        return tuple(self._control)
+
+    def is_byte(self, token_id: int) -> bool:
+        """Whether the id is one byte of a byte-fallback vocabulary, such as "<0xE4>"."""
+        return token_id in self._byte_ids
+
+    def _encode(self, text: str) -> list[int]:
+        try:
+            return list(self._backend.encode(text, add_special_tokens=False).ids)
+        except TypeError:
+            at = next((i for i, c in enumerate(text) if "\ud800" <= c <= "\udfff"), 0)
+            raise ValueError(f"text: expected Unicode, got a lone surrogate at {at}") from None
+
+    def _with_bos(self, ids: list[int]) -> list[int]:
+        """Exactly one leading BOS where the model expects one; else ids as they are."""
+        bos = self.bos_token_id
+        if bos is None or not (self._adds_bos or ids[:1] == [bos]):
+            return ids
+        start = next((n for n, i in enumerate(ids) if i != bos), len(ids))
+        return [bos, *ids[start:]]
+
+    def _decide_bos(self, setting: object) -> bool:
+        """Whether texts begin with BOS: as tokenizer_config.json says, else the post-processor."""
+        if self.bos_token_id is None:
+            return False
+        if isinstance(setting, bool):
+            return setting
+        first = self._backend.encode("", add_special_tokens=True).ids[:1]
+        return bool(first == [self.bos_token_id])
+
+    def _text_of(self, token_id: int | None) -> str:
+        text = None if token_id is None else self._backend.id_to_token(token_id)
+        return text or ""
+
+    def _mark_as_control(self, token_ids: set[int]) -> None:
+        """BOS and end tokens are control tokens even where tokenizer.json does not flag them."""
+        added = self._backend.get_added_tokens_decoder()
+        tokens = [added[i] for i in sorted(token_ids) if i in added and not added[i].special]
+        for token in tokens:
+            token.special = True
+        self._backend.add_special_tokens(tokens)
+
+    def _prepare_stand_ins(self, names: set[str]) -> None:
+        """Give each control token in ``names`` its stand-in: a plain added token nobody can type.
+
+        A nonce of 128 bits keeps users from writing it. Its id lies above the vocabulary and
+        never leaves this class. White space at its sides is treated as at the control token's.
+        """
+        for name in sorted(names - self._stand_ins.keys()):
+            real = self._control[name]
+            text = f"\ufdd0{secrets.token_hex(16)}\ufdd1"  # noncharacters: in no normal text
+            self._backend.add_tokens(
+                [AddedToken(text, lstrip=real.lstrip, rstrip=real.rstrip, normalized=False)]
+            )
+            stand_in, control = map(self._backend.token_to_id, (text, name))
+            assert stand_in is not None
+            assert control is not None
+            self._stood_for[stand_in] = control
+            self._stand_ins[name] = text
+
+
+class StreamingDetokenizer:
+    """Text of a growing list of tokens, piece by piece.
+
+    The pieces joined are the decoded whole: ``"".join(add(i) for i in ids) + finish()`` equals
+    ``tokenizer.decode(ids)``, and no piece ends inside a UTF-8 character. A window of the last
+    tokens is decoded again for each new one: text that ends in U+FFFD may still change and waits.
+
+    Byte-fallback tokens wait until their run ends, for one bad byte turns the whole run into
+    U+FFFD. A window that keeps waiting is decoded again only when it has grown by an eighth, so
+    that the time stays linear in the number of tokens whatever they are.
+    """
+
+    _EAGER = 8  # fewer waiting tokens are decoded each time: a character has at most 4 bytes
+
+    def __init__(self, tokenizer: Tokenizer, context: Sequence[int] = ()) -> None:
+        """Start after ``context``, whose text is not given out.
+
+        Args:
+            tokenizer: Decodes.
+            context: Tokens before the first (the prompt). SentencePiece drops a leading space
+                only at the start of a text, so what stood before matters.
+        """
+        self._tokenizer = tokenizer
+        self._window = self._tail(context)
+        self._known = len(self._decode()) if self._window else 0  # characters given out, in window
+        self._start = len(self._window)  # tokens of the window that are given out in full
+        self._retry = 0
+
+    def add(self, token_id: int) -> str:
+        """Take one token; return the text that is now certain ("" if it must wait)."""
+        if token_id in self._tokenizer.special_ids:
+            return ""
+        self._window.append(token_id)
+        waiting = len(self._window) - self._start
+        if self._tokenizer.is_byte(token_id) or waiting < self._retry:
+            return ""
+        text = self._decode()
+        if text.endswith(_REPLACEMENT) or len(text) <= self._known:
+            self._retry = waiting + waiting // self._EAGER
+            return ""
+        piece = text[self._known :]
+        del self._window[: self._start]  # the tokens just given out are the context of the next
+        self._start = len(self._window)
+        self._known = len(self._decode())
+        self._retry = 0
+        return piece
+
+    def finish(self) -> str:
+        """Return what still waits; unfinished characters become U+FFFD."""
+        piece = self._decode()[self._known :] if self._window else ""
+        self._window.clear()
+        self._known = self._start = self._retry = 0
+        return piece
+
+    def _decode(self) -> str:
+        return self._tokenizer.decode(self._window)
+
+    def _tail(self, context: Sequence[int]) -> list[int]:
+        """The last few tokens of ``context`` after its last control token: a text begins there.
+
+        A byte run is taken from its beginning, since its bytes are decoded together.
+        """
+        start = max(len(context) - 8, 0)
+        while start > 0 and self._tokenizer.is_byte(context[start]):
+            start -= 1
+        tail = list(context[start:])
+        ends = [n for n, token_id in enumerate(tail) if token_id in self._tokenizer.special_ids]
+        return tail[ends[-1] + 1 :] if ends else tail
+
+
+def _read_backend(path: Path, where: str) -> _Backend:
+    """Parse tokenizer.json, naming what stands there instead."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise TokenizerError(
+            f"{where}: file not found: the model needs one, copy it from the original repository"
+        ) from None
+    except OSError as cause:
+        raise TokenizerError(f"{where}: cannot be read: {cause.strerror}") from None
+    if not data.strip():
+        raise TokenizerError(f"{where}: expected JSON, got an empty file: download it again")
+    if (found := impostor(data[:64])) is not None:
+        raise TokenizerError(f"{where}: expected JSON, got {found[0]}: {found[1]}")
+    try:
+        return _Backend.from_buffer(data)
+    except BaseException as cause:  # a panic of the library derives from BaseException
+        if isinstance(cause, KeyboardInterrupt | SystemExit):
+            raise
+        reason = " ".join(str(cause).split())[:200]
+        raise TokenizerError(
+            f"{where}: expected a tokenizer, got text that is none ({reason}): download it again"
+        ) from None
+
+
+def _byte_fallback_ids(backend: _Backend) -> frozenset[int]:
+    """Ids of "<0x00>" to "<0xFF>" if the decoder joins them to characters, else none."""
+    decoder = backend.decoder
+    if decoder is None or b"ByteFallback" not in decoder.__getstate__():
+        return frozenset()
+    ids = (backend.token_to_id(f"<0x{byte:02X}>") for byte in range(256))
+    return frozenset(i for i in ids if i is not None)
+
+
+def _token_text(value: object) -> str:
+    """Text of a token in tokenizer_config.json: a string or {"content": ...}; else ""."""
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value if isinstance(value, str) else ""
+
+
+def _ids(value: object) -> list[int]:
+    """An id or a list of ids, as config files have them; None is no id.
+
+    Raises:
+        TokenizerError: anything else.
+    """
+    ids: list[Any] = [] if value is None else value if isinstance(value, list) else [value]
+    if not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
+        raise TokenizerError(
+            f"eos_token_id: expected a token id or a list of them, got {value!r} "
+            "in generation_config.json"
+        )
+    return ids
