@@ -1,0 +1,124 @@
+"""Measure packed models and add a record: speed, loading time, memory.
+
+    python benchmarks/bench_model.py MODEL... -t 2
+
+Writes ``records/<date>-<cpu>-<commit>.json``. Loading and memory are measured in a process of their
+own, before anything else has used memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from bitinfer.bench import bench
+from bitinfer.engine import Engine
+from bitinfer.formats.packed import PACKED_NAME
+from bitinfer.generate import generate_step
+from bitinfer.sampling import greedy
+
+HERE = Path(__file__).resolve().parent
+LOADS = 5  # the first one brings the file into the page cache
+MEASURED_TOKENS = 32  # generated before resident memory is read
+
+
+def measure_footprint(folder: Path, threads: int, context_length: int) -> dict[str, Any]:
+    """Time to load the engine (no tokenizer) and memory after generating; for a fresh process."""
+    loads, engine = [], None
+    for _ in range(LOADS):
+        del engine
+        start = time.perf_counter()
+        engine = Engine.load(folder, num_threads=threads, context_length=context_length)
+        loads.append(time.perf_counter() - start)
+    assert engine is not None
+    cache = engine.new_cache()
+    steps = generate_step(engine, [0] * 64, cache, greedy)
+    for _ in range(MEASURED_TOKENS):
+        next(steps)
+    return {
+        "load_s": statistics.median(loads[1:]),
+        "resident_bytes": _resident_bytes(),
+        "file_bytes": (folder / PACKED_NAME).stat().st_size,
+        "kv_cache_bytes": cache.nbytes,
+    }
+
+
+def record_models(
+    models: list[Path], threads: int, prompt_tokens: int, generated_tokens: int, repeats: int
+) -> list[dict[str, Any]]:
+    """Records of all phases of the models, each with the model's footprint."""
+    records = []
+    context = max(prompt_tokens, generated_tokens) + 1
+    for folder in models:
+        footprint = _in_own_process(folder, threads, context)
+        engine = Engine.load(folder, num_threads=threads, context_length=context)
+        for record in bench(
+            engine,
+            prompt_tokens=prompt_tokens,
+            generated_tokens=generated_tokens,
+            repeats=repeats,
+            checkout=HERE,
+        ):
+            records.append({**record.to_json(), **footprint})
+            share = record.gb_per_s / record.roofline_gb_per_s
+            print(f"{folder.name} {record.phase}: {record.tokens_per_s:.1f} tokens/s, {share:.0%}")
+    return records
+
+
+def record_path(record: dict[str, Any]) -> Path:
+    """Where a record belongs: ``records/<date>-<cpu>-<commit>.json``."""
+    cpu = re.sub(r"[^a-z0-9]+", "-", record["cpu"].lower().replace("(r)", "")).strip("-")
+    return HERE / "records" / f"{record['date'][:10]}-{cpu}-{record['commit']}.json"
+
+
+def _in_own_process(folder: Path, threads: int, context: int) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--footprint", str(folder)]
+    command += ["-t", str(threads), "-n", str(context - 1), "-p", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def _resident_bytes() -> int | None:
+    """Resident memory of this process; None where the system does not tell."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    found = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="+", type=Path, metavar="MODEL", help="packed folders")
+    parser.add_argument("-t", "--threads", type=int, default=2)
+    parser.add_argument("-p", "--prompt-tokens", type=int, default=512)
+    parser.add_argument("-n", "--generated-tokens", type=int, default=128)
+    parser.add_argument("-r", "--repeats", type=int, default=5)
+    parser.add_argument("--footprint", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.footprint:
+        context = max(args.prompt_tokens, args.generated_tokens) + 1
+        print(json.dumps(measure_footprint(args.models[0], args.threads, context)))
+        return
+    records = record_models(
+        args.models, args.threads, args.prompt_tokens, args.generated_tokens, args.repeats
+    )
+    path = record_path(records[0])
+    if path.exists():
+        raise SystemExit(f"{path}: is there already: records are added to, never edited")
+    path.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
