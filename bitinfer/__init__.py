@@ -2,7 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
-from bitinfer._core import __version__
+try:
+    from bitinfer._core import __version__
+except ModuleNotFoundError as cause:
+    raise ImportError(
+        f"bitinfer: the compiled part is missing in {__path__[0]}: if that is the source checkout, "
+        "start Python in another folder, or install with `pip install .`"
+    ) from cause
 from bitinfer.errors import (
     BitinferError,
     CheckpointError,

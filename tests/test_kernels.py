@@ -191,17 +191,17 @@ def test_gemm_i8_equals_oracle(isa):
         (64, 8, 576),
         (65, 17, 1021),
     ]:
-        w = rng.integers(-127, 128, (n, k)).astype(np.int8)
+        w = rng.integers(-128, 128, (n, k)).astype(np.int8)
         a = rng.integers(-127, 128, (m, k)).astype(np.int8)
         assert np.array_equal(_core.gemm_i8(w, a, isa), sums(a, w)), (n, m, k)
 
 
 def test_gemm_i8_is_exact_on_extreme_values(isa):
     for k in (64, 2560, 16_384):
-        w = np.repeat(np.array([[127], [-127]], np.int8), k, axis=1)
-        assert np.array_equal(
-            _core.gemm_i8(w, w, isa), k * 127 * 127 * np.array([[1, -1], [-1, 1]])
-        )
+        w = np.repeat(np.array([[-128], [127]], np.int8), k, axis=1)
+        a = np.repeat(np.array([[127], [-127]], np.int8), k, axis=1)
+        expected = k * 127 * np.array([[-128, 127], [128, -127]])
+        assert np.array_equal(_core.gemm_i8(w, a, isa), expected)
 
 
 # ---- memory: any alignment of codes, nothing touched outside the buffers ----
@@ -281,4 +281,4 @@ def test_codes_of_the_wrong_length_or_with_used_padding_are_refused(isa):
     with pytest.raises(ValueError, match="expected zeros from column 100 on, in row 1"):
         _core.ternary_gemm(packed, "t5", 3, 100, codes, isa)
     with pytest.raises(ValueError, match="got -128 in row 0"):
-        _core.gemm_i8(np.full((1, 4), -128, np.int8), np.zeros((1, 4), np.int8), isa)
+        _core.gemm_i8(np.zeros((1, 4), np.int8), np.full((1, 4), -128, np.int8), isa)

@@ -32,7 +32,9 @@ CORE_USERS = {"runtime", "formats.packed", "convert", "engine", "__init__"}
 
 CPP_LAYERS = ["util", "threads", "pack", "kernels", "dispatch", "ops", "model", "bindings, c_api"]
 CPP_RANK = {folder: i for i, row in enumerate(CPP_LAYERS) for folder in row.split(", ")}
-KERNEL_HEADERS = {"pack/format.h", "kernels/kernel_table.h", "kernels/float_kernels.h"}
+KERNEL_HEADERS = {
+    *("pack/format.h", "kernels/kernel_table.h", "kernels/float_kernels.h", "util/float_type.h")
+}
 KERNEL_SYSTEM_HEADERS = {
     *("cassert", "cstddef", "cstdint", "immintrin.h", "arm_neon.h"),
     *("cmath", "cstring"),  # sqrt, rint and memcpy become instructions

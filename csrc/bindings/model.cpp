@@ -79,7 +79,7 @@ class PyDecoder {
 
   Decoder& decoder() { return decoder_; }
 
-  F32 forward(const std::vector<I32>& token_ids, const std::vector<KvCache*>& caches,
+  F32 forward(const std::vector<I32>& token_ids, const std::vector<py::object>& caches,
               const std::string& logits, const std::optional<F32>& out);
 
  private:
@@ -103,7 +103,9 @@ class PyDecoder {
   Decoder decoder_;
 };
 
-F32 PyDecoder::forward(const std::vector<I32>& token_ids, const std::vector<KvCache*>& caches,
+// The vectors hold references: another thread may empty the caller's lists while the GIL is
+// released.
+F32 PyDecoder::forward(const std::vector<I32>& token_ids, const std::vector<py::object>& caches,
                        const std::string& logits, const std::optional<F32>& out) {
   BITINFER_CHECK(token_ids.size() == caches.size(), "caches: expected one for each of the "
                                                         << token_ids.size() << " sequences, got "
@@ -111,11 +113,13 @@ F32 PyDecoder::forward(const std::vector<I32>& token_ids, const std::vector<KvCa
   BITINFER_CHECK(logits == "last" || logits == "all" || logits == "none",
                  "logits: expected last, all or none, got " << logits);
   std::vector<Sequence> batch;
+  batch.reserve(caches.size());
   int64_t tokens = 0;
   for (std::size_t i = 0; i < caches.size(); ++i) {
     BITINFER_CHECK(token_ids[i].ndim() == 1, "token_ids: expected one-dimensional arrays of int32");
-    BITINFER_CHECK(caches[i], "caches: expected KvCache, got None");
-    batch.push_back({token_ids[i].data(), token_ids[i].size(), caches[i]});
+    BITINFER_CHECK(py::isinstance<KvCache>(caches[i]),
+                   "caches: expected KvCache, got " << py::repr(caches[i]).cast<std::string>());
+    batch.push_back({token_ids[i].data(), token_ids[i].size(), caches[i].cast<KvCache*>()});
     tokens += token_ids[i].size();
   }
   const LogitsRows mode = logits == "all"    ? LogitsRows::kAll

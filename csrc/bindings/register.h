@@ -5,9 +5,10 @@
 
 namespace bitinfer {
 
-void register_isa(pybind11::module_& m);    // isa rows, GEMV family, self-test, threads
-void register_pack(pybind11::module_& m);   // layouts, pack, unpack, validate, checkpoint conversions
-void register_ops(pybind11::module_& m);    // read bandwidth, deterministic maths
+void register_isa(pybind11::module_& m);  // isa rows, GEMV family, self-test, threads
+void register_pack(
+    pybind11::module_& m);                // layouts, pack, unpack, validate, checkpoint conversions
+void register_ops(pybind11::module_& m);  // read bandwidth, deterministic maths
 void register_model(pybind11::module_& m);  // Decoder, KvCache
 
 }  // namespace bitinfer

@@ -136,19 +136,15 @@ Choice& choice() {
 
 // Self-tests the wanted row and steps down until one passes. Needs the lock.
 const KernelTable& settle(Choice& c) {
-  const KernelTable& scalar_table = table_of_row(kNumRows - 1);
-  std::string failed;
-  for (; c.row < kNumRows - 1; ++c.row) {
-    if (!usable(kIsaRows[c.row])) continue;
-    const std::string mismatch = compare_kernels(table_of_row(c.row), scalar_table);
-    if (mismatch.empty()) break;
-    failed += (failed.empty() ? "" : "; ") + std::string(kIsaRows[c.row].name) +
-              " failed its self-test (" + mismatch + ")";
+  std::vector<Candidate> candidates;
+  for (int row = c.row; row < kNumRows; ++row) {
+    if (usable(kIsaRows[row])) candidates.push_back({kIsaRows[row].name, &table_of_row(row)});
   }
-  if (!failed.empty()) c.notes.push_back(failed + ": using " + kIsaRows[c.row].name);
-  const KernelTable& table = table_of_row(c.row);
-  c.table.store(&table, std::memory_order_release);
-  return table;
+  const Settled settled = step_down(candidates);
+  if (!settled.note.empty()) c.notes.push_back(settled.note);
+  c.row = find_row(candidates[settled.index].name, "isa");
+  c.table.store(&table_of_row(c.row), std::memory_order_release);
+  return table_of_row(c.row);
 }
 
 }  // namespace

@@ -1,10 +1,13 @@
-// Random matrices through every integer kernel of a row and of the scalar row.
+// Random matrices through every integer kernel of a row and of the scalar row, and what to do where
+// they differ.
 #include "dispatch/self_test.h"
 
 #include <sstream>
 #include <vector>
 
+#include "dispatch/random.h"
 #include "pack/pack.h"
+#include "threads/float_mode.h"
 #include "util/aligned_buffer.h"
 
 namespace bitinfer {
@@ -14,17 +17,6 @@ constexpr int64_t kK =
     1031;  // no whole block of any packing, and longer than the int16 ranges of all kernels
 constexpr int64_t kRows = 130;  // a few tiles of every packing, the last one partly padding
 constexpr int64_t kM = 5;
-
-// splitmix64: every seed gives the same tiles on every machine.
-struct Random {
-  uint64_t state;
-  uint32_t operator()() {
-    state += 0x9e3779b97f4a7c15ull;
-    uint64_t z = (state ^ (state >> 30)) * 0xbf58476d1ce4e5b9ull;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-    return static_cast<uint32_t>(z >> 32);
-  }
-};
 
 struct Inputs {
   AlignedBuffer<int8_t> codes{static_cast<std::size_t>(kM * activation_bytes(kK))};
@@ -58,8 +50,9 @@ struct Inputs {
     }
     for (int64_t r = 0; r < kRows; ++r) {
       for (int64_t k = 0; k < kK; ++k) {
-        head[static_cast<std::size_t>(r * round_up(kK, 64) + k)] =
-            static_cast<int8_t>(static_cast<int>(random() % 255) - 127);
+        // Row 0 is all -128, which no activation of gemm_i8 is but its weights may be.
+        const int code = r == 0 ? -128 : static_cast<int>(random() % 256) - 128;
+        head[static_cast<std::size_t>(r * round_up(kK, 64) + k)] = static_cast<int8_t>(code);
       }
     }
   }
@@ -109,7 +102,7 @@ std::vector<int32_t> run_gemm(const KernelTable& table, Inputs& in, Packing pack
 
 std::vector<int32_t> run_gemm_i8(const KernelTable& table, const Inputs& in) {
   std::vector<int32_t> acc(kM * kRows);
-  // Row 0 holds -128, which gemm_i8 never meets.
+  // Activations of -128 never meet gemm_i8.
   const int64_t stride = activation_bytes(kK);
   AlignedBuffer<int8_t> a(static_cast<std::size_t>(kM * stride));
   std::vector<int32_t> sums(kM);
@@ -136,28 +129,61 @@ std::string first_difference(const std::string& kernel, const std::vector<int32_
   return "";
 }
 
-}  // namespace
+std::string compare_read_streams(const KernelTable& row, const KernelTable& oracle,
+                                 const Inputs& in) {
+  const auto* data = reinterpret_cast<const uint8_t*>(in.head.data());
+  for (int streams = 1; streams <= kMaxStreams; ++streams) {
+    const int64_t unit = 64 * streams;
+    const int64_t bytes = static_cast<int64_t>(in.head.size()) / unit * unit;
+    if (row.read_streams(data, bytes, streams) != oracle.read_streams(data, bytes, streams))
+      return "read_streams: another checksum with " + std::to_string(streams) + " streams";
+  }
+  return "";
+}
 
-std::string compare_kernels(const KernelTable& row, const KernelTable& scalar) {
+std::string compare_integer_kernels(const KernelTable& row, const KernelTable& oracle) {
   Inputs in;
-  std::string text;
   for (int p = 0; p < kNumPackings; ++p) {
     const auto packing = static_cast<Packing>(p);
     const std::string name = layout(packing).name;
     for (int64_t m = 0; m < 2; ++m) {
-      const std::vector<int32_t> expected = run_gemv(scalar, in, packing, GemvFamily::kDot, m);
+      const std::vector<int32_t> expected = run_gemv(oracle, in, packing, GemvFamily::kDot, m);
       for (const GemvFamily family : {GemvFamily::kAddsub, GemvFamily::kDot}) {
         const std::string kernel =
             (family == GemvFamily::kDot ? "gemv_dot " : "gemv_addsub ") + name;
-        text = first_difference(kernel, run_gemv(row, in, packing, family, m), expected);
+        const std::string text =
+            first_difference(kernel, run_gemv(row, in, packing, family, m), expected);
         if (!text.empty()) return text;
       }
     }
-    text =
-        first_difference("gemm " + name, run_gemm(row, in, packing), run_gemm(scalar, in, packing));
+    const std::string text =
+        first_difference("gemm " + name, run_gemm(row, in, packing), run_gemm(oracle, in, packing));
     if (!text.empty()) return text;
   }
-  return first_difference("gemm_i8", run_gemm_i8(row, in), run_gemm_i8(scalar, in));
+  const std::string text =
+      first_difference("gemm_i8", run_gemm_i8(row, in), run_gemm_i8(oracle, in));
+  return text.empty() ? compare_read_streams(row, oracle, in) : text;
+}
+
+}  // namespace
+
+std::string compare_kernels(const KernelTable& row, const KernelTable& oracle) {
+  const FloatMode mode;
+  const std::string text = compare_integer_kernels(row, oracle);
+  return text.empty() ? compare_float_kernels(row.f32, oracle.f32) : text;
+}
+
+Settled step_down(const std::vector<Candidate>& candidates) {
+  const std::size_t last = candidates.size() - 1;
+  std::string failed;
+  std::size_t i = 0;
+  for (; i < last; ++i) {
+    const std::string difference = compare_kernels(*candidates[i].table, *candidates[last].table);
+    if (difference.empty()) break;
+    failed += (failed.empty() ? "" : "; ") + candidates[i].name + " failed its self-test (" +
+              difference + ")";
+  }
+  return {i, failed.empty() ? "" : failed + ": using " + candidates[i].name};
 }
 
 }  // namespace bitinfer

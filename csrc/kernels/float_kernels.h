@@ -15,9 +15,10 @@
 
 #include <cstdint>
 
+#include "util/float_type.h"
+
 namespace bitinfer {
 
-enum class FloatType : int { kF32 = 0, kF16 = 1, kBF16 = 2 };
 enum class KvType : int { kF32 = 0, kF16 = 1, kInt8 = 2 };
 constexpr int kNumKvTypes = 3;
 

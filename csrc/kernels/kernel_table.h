@@ -1,9 +1,11 @@
-// The kernels of one ISA row and the contract of each, written once. Integer kernels return int32 sums and
-// nothing else, equal bit for bit on every row; float kernels (float_kernels.h) have one fixed order of operations.
+// The kernels of one ISA row and the contract of each, written once. Integer kernels return int32
+// sums and nothing else, equal bit for bit on every row; float kernels (float_kernels.h) have one
+// fixed order of operations.
 //
 //   acc[r] = sum_k w[r][k] * a[k],   w in {-1, 0, 1}, a int8 in -128..127
 //
-// Kernels see pointers and sizes only and assert; ops/ checks everything once. K < 2^23, so |acc| < 2^31.
+// Kernels see pointers and sizes only and assert; ops/ checks everything once. K < 2^23, so |acc| <
+// 2^31.
 #pragma once
 
 #include <cstddef>
@@ -14,8 +16,9 @@
 
 namespace bitinfer {
 
-// One token's activations. codes: activation_bytes(K), zero from K on, any alignment; sum: sum of the codes;
-// tables: what build_tables[packing] wrote for these codes (64-byte aligned), null where it is null.
+// One token's activations. codes: activation_bytes(K), zero from K on, any alignment; sum: sum of
+// the codes; tables: what build_tables[packing] wrote for these codes (64-byte aligned), null where
+// it is null.
 struct Activation {
   const int8_t* codes;
   int32_t sum;
@@ -24,42 +27,51 @@ struct Activation {
 
 constexpr int kMaxStreams = 8;
 
-// Up to kMaxStreams runs of row tiles that one call walks side by side, tile i of every stream together, so that
-// a thread reads several far-apart streams (design: worth a factor of two from memory). Streams are independent.
+// Up to kMaxStreams runs of row tiles that one call walks side by side, tile i of every stream
+// together, so that a thread reads several far-apart streams (design: worth a factor of two from
+// memory). Streams are independent.
 struct TileStreams {
   int num_streams;                    // 1..kMaxStreams
   int64_t tiles_per_stream;           // consecutive tiles of each stream, >= 1
   const uint8_t* tiles[kMaxStreams];  // first tile of each stream
-  int32_t* acc[kMaxStreams];          // (tiles_per_stream * tile_rows) sums of each stream, padded rows included; overwritten
+  int32_t* acc[kMaxStreams];  // (tiles_per_stream * tile_rows) sums of each stream, padded rows
+                              // included; overwritten
 };
 
-// num_blocks: K-blocks of a tile. Overlaps nothing; reads exactly tiles_per_stream * num_blocks * block_bytes a stream.
+// num_blocks: K-blocks of a tile. Overlaps nothing; reads exactly tiles_per_stream * num_blocks *
+// block_bytes a stream.
 using GemvFn = void (*)(const TileStreams& streams, int64_t num_blocks, const Activation& a);
 
 // Writes the look-up tables of K-blocks [block_begin, block_end) at tables + block * table_bytes.
-using BuildTablesFn = void (*)(const int8_t* codes, int64_t block_begin, int64_t block_end, uint8_t* tables);
+using BuildTablesFn = void (*)(const int8_t* codes, int64_t block_begin, int64_t block_end,
+                               uint8_t* tables);
 
-// acc[m * acc_stride + r] for r in [0, num_tiles * tile_rows), m in [0, M). a: int8 (M, a_stride), rows as
-// Activation::codes; a_sum: (M) sums of codes; scratch: kGemmScratchBytes, 64-byte aligned, one per thread.
-using GemmFn = void (*)(const uint8_t* tiles, int64_t num_tiles, int64_t num_blocks, const int8_t* a, int64_t a_stride,
-                        const int32_t* a_sum, int64_t m, int32_t* acc, int64_t acc_stride, uint8_t* scratch);
+// acc[m * acc_stride + r] for r in [0, num_tiles * tile_rows), m in [0, M). a: int8 (M, a_stride),
+// rows as Activation::codes; a_sum: (M) sums of codes; scratch: kGemmScratchBytes, 64-byte aligned,
+// one per thread.
+using GemmFn = void (*)(const uint8_t* tiles, int64_t num_tiles, int64_t num_blocks,
+                        const int8_t* a, int64_t a_stride, const int32_t* a_sum, int64_t m,
+                        int32_t* acc, int64_t acc_stride, uint8_t* scratch);
 constexpr int64_t kGemmScratchBytes = 512 * 1024;
 
-// int8 x int8, for the head: acc[m * acc_stride + n] = sum_k w[n * k_padded + k] * a[m * a_stride + k].
-// Both operands in -127..127 (never -128); k_padded a multiple of 64, zeros beyond K in both.
-using GemmI8Fn = void (*)(const int8_t* w, int64_t n, const int8_t* a, int64_t a_stride, const int32_t* a_sum, int64_t m,
-                          int64_t k_padded, int32_t* acc, int64_t acc_stride);
+// int8 x int8, for the head: acc[m * acc_stride + n] = sum_k w[n * k_padded + k] * a[m * a_stride +
+// k]. w in -128..127, a in -127..127 (never -128); k_padded a multiple of 64, zeros beyond K in
+// both.
+using GemmI8Fn = void (*)(const int8_t* w, int64_t n, const int8_t* a, int64_t a_stride,
+                          const int32_t* a_sum, int64_t m, int64_t k_padded, int32_t* acc,
+                          int64_t acc_stride);
 
-// Reads `bytes` (a multiple of 64 * num_streams) once, as num_streams far-apart streams with prefetch; returns a
-// checksum (sum of 32-bit words mod 2^32) so that nothing is optimised away. The memory roofline.
+// Reads `bytes` (a multiple of 64 * num_streams) once, as num_streams far-apart streams with
+// prefetch; returns a checksum (sum of 32-bit words mod 2^32) so that nothing is optimised away.
+// The memory roofline.
 using ReadStreamsFn = uint32_t (*)(const uint8_t* data, int64_t bytes, int num_streams);
 
 enum class GemvFamily : int { kAddsub = 0, kDot = 1 };
 
 struct KernelTable {
-  GemvFn gemv_addsub[kNumPackings];          // additions and subtractions only, proven by disassembly
-  GemvFn gemv_dot[kNumPackings];             // dot-product instructions
-  GemmFn gemm[kNumPackings];                 // M >= 1
+  GemvFn gemv_addsub[kNumPackings];  // additions and subtractions only, proven by disassembly
+  GemvFn gemv_dot[kNumPackings];     // dot-product instructions
+  GemmFn gemm[kNumPackings];         // M >= 1
   BuildTablesFn build_tables[kNumPackings];  // for gemv_addsub; null where it needs none
   int64_t table_bytes[kNumPackings];         // per K-block, 0 where build_tables is null
   GemvFamily auto_family[kNumPackings];      // what BITINFER_GEMV=auto takes, by benchmark records

@@ -4,6 +4,7 @@
 // prefill_chunk change.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -51,8 +52,8 @@ class Decoder {
 
   DecoderSpec spec_;
   DecoderWeights weights_;
-  int num_threads_;
-  int64_t prefill_chunk_ = 256;
+  std::atomic<int> num_threads_;  // written under the lock, read at any time
+  std::atomic<int64_t> prefill_chunk_{256};
   ForkSafeMutex mutex_;
   std::unique_ptr<State> state_;
 };

@@ -16,10 +16,10 @@ class KvCache {
   KvCache(const KvLayout& layout, int64_t capacity);
 
   const KvLayout& layout() const { return layout_; }
-  int64_t capacity() const { return capacity_; }  // positions
-  int64_t length() const { return length_; }      // positions stored
-  int64_t nbytes() const;                         // at full capacity
-  int64_t used_bytes() const;                     // of the blocks in use
+  int64_t capacity() const { return capacity_; }     // positions
+  int64_t length() const { return length_.load(); }  // positions stored
+  int64_t nbytes() const;                            // at full capacity
+  int64_t used_bytes() const;                        // of the blocks in use
 
   // Forgets all positions from `length` on; they may be appended anew.
   void trim(int64_t length);
@@ -28,11 +28,10 @@ class KvCache {
 
   // ---- for the decoder ----
   uint8_t* const* blocks() const { return blocks_.data(); }
-  void set_length(int64_t length) { length_ = length; }
-  // Marks the cache as used by one forward call; false if it already is.
-  bool acquire() { return !busy_.exchange(true); }
-  void release() { busy_.store(false); }
-  bool busy() const { return busy_.load(); }
+  void set_length(int64_t length) { length_.store(length); }
+  // Marks the cache as used by one call; false if it already is.
+  bool acquire() const { return !busy_.exchange(true); }
+  void release() const { busy_.store(false); }
 
  private:
   struct Unmap {
@@ -41,8 +40,8 @@ class KvCache {
   };
   KvLayout layout_;
   int64_t capacity_;
-  int64_t length_ = 0;
-  std::atomic<bool> busy_{false};
+  std::atomic<int64_t> length_{0};
+  mutable std::atomic<bool> busy_{false};
   std::unique_ptr<uint8_t, Unmap> memory_;
   std::vector<uint8_t*> blocks_;
 };

@@ -151,7 +151,7 @@ Head load_head(const DecoderSpec& spec, Loader* loader, DecoderWeights* w) {
     head.rows = t.data;
     head.type = float_type(t.dtype);
   }
-  w->head_bytes = v * h * (head.type == FloatType::kF32 ? 4 : 2);
+  w->head_bytes = v * h * float_bytes(head.type);
   return head;
 }
 
@@ -171,7 +171,7 @@ DecoderWeights load_weights(const DecoderSpec& spec, const TensorMap& tensors) {
   w.head = load_head(spec, &loader, &w);
   loader.check_all_used();
   if (spec.int8_head) w.float_bytes -= spec.vocab_size * 4;  // row scales: counted with the head
-  w.float_bytes += spec.hidden_size * (w.embedding_type == FloatType::kF32 ? 4 : 2);
+  w.float_bytes += spec.hidden_size * float_bytes(w.embedding_type);
   return w;
 }
 

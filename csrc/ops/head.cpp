@@ -10,8 +10,6 @@ namespace {
 
 constexpr int64_t kTaskBytes = 128 * 1024;
 
-int64_t float_bytes(FloatType type) { return type == FloatType::kF32 ? 4 : 2; }
-
 // Rows of a task: enough bytes to be worth one, and room for their sums.
 int64_t rows_per_task(int64_t row_bytes, int64_t most) {
   return std::max<int64_t>(std::min(kTaskBytes / row_bytes, most) / 16 * 16, 16);

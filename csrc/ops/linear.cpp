@@ -7,7 +7,7 @@
 namespace bitinfer {
 namespace {
 
-constexpr int kStreams = 4;  // far-apart runs of tiles that a GEMV task walks (design: 4 to 8)
+constexpr int kStreams = 8;  // far-apart runs of tiles that a GEMV task walks (design: 4 to 8)
 constexpr int64_t kTaskBytes =
     128 * 1024;  // weights of a GEMV task: short enough to balance the threads
 constexpr int64_t kLeastTaskBytes = 16 * 1024;

@@ -10,6 +10,7 @@
 
 #include "pack/pack.h"
 #include "threads/thread_pool.h"
+#include "util/atomic_min.h"
 #include "util/check.h"
 
 namespace bitinfer {
@@ -87,12 +88,6 @@ void refuse_non_finite(const FloatMatrix& w, int64_t row) {
   });
 }
 
-void take_min(std::atomic<int64_t>& least, int64_t value) {
-  int64_t seen = least.load();
-  while (value < seen && !least.compare_exchange_weak(seen, value)) {
-  }
-}
-
 // max|w| of a row; NaN or infinity if the row holds one.
 float row_absmax(const FloatMatrix& w, int64_t row) {
   uint32_t most = 0;  // magnitudes of floats order as their bits do, NaN above infinity
@@ -138,8 +133,6 @@ MasterType master_type_from_name(const std::string& name) {
   BITINFER_CHECK(name == "bf16", "dtype: expected one of f32, f16, bf16, got " << name);
   return MasterType::kBF16;
 }
-
-int64_t master_type_bytes(MasterType type) { return type == MasterType::kF32 ? 4 : 2; }
 
 void pack_hf(const uint8_t* hf, int64_t n, int64_t k, Packing packing, uint8_t* packed,
              int num_threads) {

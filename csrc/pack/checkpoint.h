@@ -9,12 +9,13 @@
 #include <string>
 
 #include "pack/format.h"
+#include "util/float_type.h"
 
 namespace bitinfer {
 
-enum class MasterType : int { kF32 = 0, kF16 = 1, kBF16 = 2 };
+using MasterType = FloatType;                               // of master weights
 MasterType master_type_from_name(const std::string& name);  // "f32", "f16", "bf16"
-int64_t master_type_bytes(MasterType type);
+constexpr int64_t master_type_bytes(MasterType type) { return float_bytes(type); }
 
 // A float matrix (N, K), row-major; the caller keeps `data` alive.
 struct FloatMatrix {

@@ -15,7 +15,7 @@ namespace bitinfer {
 // packing.
 constexpr int64_t kPieceRows = 64;
 constexpr int64_t kPieceCols = 3840;
-constexpr int64_t kPieceStride = kPieceCols + 64;  // no power of two; room for codec slack
+constexpr int64_t kPieceStride = kPieceCols + 64;  // no power of two, for the cache
 
 // Writes weights of rows [row, row + num_rows), columns [col, col + num_cols) to w, rows
 // kPieceStride apart. Called from several threads at once; must not throw. w is zero where nothing

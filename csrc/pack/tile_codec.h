@@ -1,9 +1,10 @@
 // One K-block of one tile to and from int8 weights, and the test for impossible codes. Private to
 // pack/.
 //
-// w points at the tile's first row, column 0 of the block; rows lie `stride` apart. decode may
-// write up to kCodecSlack bytes past a row's last column. Plain C++: the kernels have their own
-// unpacking.
+// i2 blocks hold one row, so they are coded from rows. t3 and t5 blocks hold a byte of each row
+// side by side, so they are coded from a strip: 120 columns of 64 rows, each column's rows side by
+// side, which makes all arithmetic vertical. Plain C++ on 16-byte vectors: the kernels have their
+// own unpacking.
 #pragma once
 
 #include <cstdint>
@@ -14,143 +15,198 @@
 namespace bitinfer {
 namespace codec {
 
-constexpr int64_t kCodecSlack = 8;
+constexpr int64_t kStripRows = 64;   // whole tiles of every packing
+constexpr int64_t kStripCols = 120;  // whole t3 and t5 blocks, and whole squares of 8 x 8
 
-// Sign-magnitude packed value -> trits, most significant first; impossible magnitudes decode to
-// zeros.
-struct TritTables {
-  int8_t t3[32][8];   // index: magnitude | sign << 4; 3 trits
-  int8_t t5[256][8];  // index: packed byte; 5 trits
-};
+typedef int8_t Bytes __attribute__((vector_size(16)));
+typedef uint64_t Words __attribute__((vector_size(16)));
 
-constexpr TritTables make_trit_tables() {
-  TritTables t{};
-  for (int index = 0; index < 256; ++index) {
-    const int magnitude = index & 127;
-    int v = magnitude > 121 ? 0 : (index & 128) ? -magnitude : magnitude;
-    int8_t trits[5] = {};
-    for (int i = 4; i >= 0; --i) {
-      const int digit = (v + 244) % 3 - 1;  // balanced remainder: v = 3 * quotient + digit
-      trits[i] = static_cast<int8_t>(digit);
-      v = (v - digit) / 3;
-    }
-    for (int i = 0; i < 5; ++i) t.t5[index][i] = trits[i];
-    if (magnitude < 14) {
-      for (int i = 0; i < 3; ++i) t.t3[magnitude | (index & 128) >> 3][i] = trits[2 + i];
-    }
-  }
-  return t;
+inline Bytes load_bytes(const void* from) {
+  Bytes bytes;
+  std::memcpy(&bytes, from, sizeof(bytes));
+  return bytes;
 }
-inline constexpr TritTables kTritTables = make_trit_tables();
+inline void store_bytes(void* to, Bytes bytes) { std::memcpy(to, &bytes, sizeof(bytes)); }
+inline Bytes splat(int value) { return Bytes{} + static_cast<int8_t>(value); }
+
+// A comparison gives -1 or 0 in each byte.
+inline Bytes negate_where(Bytes x, Bytes mask) { return (x ^ mask) - mask; }
+
+// Byte shifts by way of words, which every vector unit has: no bit that stays may come from a
+// neighbour, so up() takes small bytes and down() keeps the bits of `mask` only.
+inline Bytes up(Bytes x, int bits) {
+  return reinterpret_cast<Bytes>(reinterpret_cast<Words>(x) << bits);
+}
+inline Bytes down(Bytes x, int bits, int mask) {
+  return reinterpret_cast<Bytes>(reinterpret_cast<Words>(x) >> bits) & splat(mask);
+}
+
+// ---- rows to strips and back ----
+
+// Exchanges, in pairs (x[i], x[i + step]), the bytes that a transposition moves across.
+template <int step>
+inline void exchange(uint64_t* x, uint64_t mask) {
+  for (int i = 0; i < 8; ++i) {
+    if (i & step) continue;
+    const uint64_t moved = ((x[i] >> (8 * step)) ^ x[i + step]) & mask;
+    x[i + step] ^= moved;
+    x[i] ^= moved << (8 * step);
+  }
+}
+
+// to[j][i] = from[i][j] for i, j < 8; little-endian words, as on every machine that we build for.
+inline void transpose_square(const int8_t* from, int64_t from_stride, int8_t* to,
+                             int64_t to_stride) {
+  uint64_t x[8];
+  for (int i = 0; i < 8; ++i) std::memcpy(x + i, from + i * from_stride, 8);
+  exchange<4>(x, 0x00000000ffffffffu);
+  exchange<2>(x, 0x0000ffff0000ffffu);
+  exchange<1>(x, 0x00ff00ff00ff00ffu);
+  for (int i = 0; i < 8; ++i) std::memcpy(to + i * to_stride, x + i, 8);
+}
+
+// rows: (kStripRows, kStripCols), `stride` apart; strip: (kStripCols, kStripRows).
+inline void rows_to_strip(const int8_t* rows, int64_t stride, int8_t* strip) {
+  for (int64_t r = 0; r < kStripRows; r += 8) {
+    for (int64_t c = 0; c < kStripCols; c += 8)
+      transpose_square(rows + r * stride + c, stride, strip + c * kStripRows + r, kStripRows);
+  }
+}
+
+inline void strip_to_rows(const int8_t* strip, int8_t* rows, int64_t stride) {
+  for (int64_t r = 0; r < kStripRows; r += 8) {
+    for (int64_t c = 0; c < kStripCols; c += 8)
+      transpose_square(strip + c * kStripRows + r, kStripRows, rows + r * stride + c, stride);
+  }
+}
 
 // ---- i2 ----
 
 inline void encode_i2(const int8_t* w, uint8_t* block) {
-  for (int p = 0; p < 64; ++p) {
-    block[p] = static_cast<uint8_t>((w[p] + 1) | (w[64 + p] + 1) << 2 | (w[128 + p] + 1) << 4 |
-                                    (w[192 + p] + 1) << 6);
+  for (int p = 0; p < 64; p += 16) {
+    Bytes codes = load_bytes(w + p) + splat(1);
+    for (int g = 1; g < 4; ++g) codes |= up(load_bytes(w + 64 * g + p) + splat(1), 2 * g);
+    store_bytes(block + p, codes);
   }
 }
 
 inline void decode_i2(const uint8_t* block, int8_t* w) {
-  for (int g = 0; g < 4; ++g) {
-    for (int p = 0; p < 64; ++p)
-      w[64 * g + p] = static_cast<int8_t>(((block[p] >> (2 * g)) & 3) - 1);
+  for (int p = 0; p < 64; p += 16) {
+    const Bytes codes = load_bytes(block + p);
+    for (int g = 0; g < 4; ++g) store_bytes(w + 64 * g + p, down(codes, 2 * g, 3) - splat(1));
   }
 }
 
-inline bool bad_i2(const uint8_t* block) {
-  unsigned bad = 0;
-  for (int p = 0; p < 64; ++p) bad |= block[p] & (block[p] >> 1) & 0x55u;
-  return bad != 0;
+inline Bytes faults_i2(const uint8_t* block) {
+  Bytes bad{};
+  for (int p = 0; p < 64; p += 16) {
+    const Bytes codes = load_bytes(block + p);
+    bad |= codes & down(codes, 1, 0x55);
+  }
+  return bad;
 }
 
-// ---- t3 ----
+// ---- t3 and t5: a strip's columns from `columns` on, kStripRows apart; 16 rows at a time ----
 
-inline void encode_t3(const int8_t* w, int64_t stride, uint8_t* block) {
-  for (int r = 0; r < 32; ++r, w += stride) {
-    int signs = 0;
-    for (int i = 0; i < 4; ++i) {
-      const int8_t* x = w + 6 * i;
-      const int even = (x[0] * 3 + x[1]) * 3 + x[2];
-      const int odd = (x[3] * 3 + x[4]) * 3 + x[5];
-      const int even_sign = even >> 31;  // -1 or 0: random signs would miss every other branch
-      const int odd_sign = odd >> 31;
-      block[32 * i + r] = static_cast<uint8_t>(((even ^ even_sign) - even_sign) |
-                                               ((odd ^ odd_sign) - odd_sign) << 4);
-      signs = signs << 2 | (even_sign & 2) | (odd_sign & 1);
+// v = ... + 3 w[count - 2] + w[count - 1]
+template <int count>
+inline Bytes join_trits(const int8_t* columns) {
+  Bytes v = load_bytes(columns);
+  for (int i = 1; i < count; ++i) v = v + v + v + load_bytes(columns + i * kStripRows);
+  return v;
+}
+
+// The next trits, of weight w and below, of v in -(3w - 1)/2..(3w - 1)/2: the rest of a balanced
+// number is at most (w - 1) / 2.
+template <int w>
+inline void split_trits(Bytes v, int8_t* columns) {
+  if constexpr (w == 1) {
+    store_bytes(columns, v);
+  } else {
+    const Bytes plus = v > splat((w - 1) / 2);
+    const Bytes minus = v < splat(-((w - 1) / 2));
+    store_bytes(columns, minus - plus);
+    split_trits<w / 3>(v - (plus & splat(w)) + (minus & splat(w)), columns + kStripRows);
+  }
+}
+
+inline void encode_t3(const int8_t* columns, uint8_t* block) {
+  for (int r = 0; r < 32; r += 16) {
+    Bytes signs{};
+    for (int j = 0; j < 8; j += 2) {
+      const Bytes even = join_trits<3>(columns + 3 * j * kStripRows + r);
+      const Bytes odd = join_trits<3>(columns + 3 * (j + 1) * kStripRows + r);
+      const Bytes even_sign = even < 0;
+      const Bytes odd_sign = odd < 0;
+      store_bytes(block + 16 * j + r,
+                  negate_where(even, even_sign) | up(negate_where(odd, odd_sign), 4));
+      signs |= (even_sign & splat(128 >> j)) | (odd_sign & splat(64 >> j));
     }
-    block[128 + r] = static_cast<uint8_t>(signs);
+    store_bytes(block + 128 + r, signs);
   }
 }
 
-inline void decode_t3(const uint8_t* block, int8_t* w, int64_t stride) {
-  for (int r = 0; r < 32; ++r, w += stride) {
-    const int signs = block[128 + r];
+inline void decode_t3(const uint8_t* block, int8_t* columns) {
+  for (int r = 0; r < 32; r += 16) {
+    const Bytes signs = load_bytes(block + 128 + r);
     for (int j = 0; j < 8; ++j) {
-      const int magnitude = (block[32 * (j / 2) + r] >> (4 * (j % 2))) & 15;
-      std::memcpy(w + 3 * j, kTritTables.t3[magnitude | ((signs >> (7 - j)) & 1) << 4], 8);
+      const Bytes pair = load_bytes(block + 32 * (j / 2) + r);
+      const Bytes magnitude = j % 2 ? down(pair, 4, 15) : pair & splat(15);
+      const Bytes sign = (signs & splat(128 >> j)) != 0;
+      split_trits<9>(negate_where(magnitude, sign), columns + 3 * j * kStripRows + r);
     }
   }
 }
 
-// Bytes are tested against each other in the sign bit's place, so that compilers make 16 tests of
-// one.
-inline bool bad_t3(const uint8_t* block) {
-  uint8_t bad = 0;
-  for (int i = 0; i < 4; ++i) {
-    for (int r = 0; r < 32; ++r) {
-      const auto even = static_cast<uint8_t>(block[32 * i + r] & 15);
-      const auto odd = static_cast<uint8_t>(block[32 * i + r] >> 4);
-      const auto signs = static_cast<uint8_t>(block[128 + r] << (2 * i));
-      const auto above = static_cast<uint8_t>((even + 2) | (odd + 2));  // bit 4: above 13
-      const auto even_zero = static_cast<uint8_t>((even - 1) & signs);  // bit 7: zero and negative
-      const auto odd_zero = static_cast<uint8_t>((odd - 1) & (signs << 1));
-      bad = static_cast<uint8_t>(bad | (above & 16) | ((even_zero | odd_zero) & 128));
+inline Bytes faults_t3(const uint8_t* block) {
+  Bytes bad{};
+  for (int r = 0; r < 32; r += 16) {
+    const Bytes signs = load_bytes(block + 128 + r);
+    for (int j = 0; j < 8; ++j) {
+      const Bytes pair = load_bytes(block + 32 * (j / 2) + r);
+      const Bytes magnitude = j % 2 ? down(pair, 4, 15) : pair & splat(15);
+      const Bytes zero = magnitude == 0;
+      bad |= (magnitude > splat(13)) | (zero & signs & splat(128 >> j));
     }
   }
-  return bad != 0;
+  return bad;
 }
 
-// ---- t5 ----
-
-inline void encode_t5(const int8_t* w, int64_t stride, uint8_t* block) {
-  for (int r = 0; r < 64; ++r, w += stride) {
-    const int v = (((w[0] * 3 + w[1]) * 3 + w[2]) * 3 + w[3]) * 3 + w[4];
-    const int sign = v >> 31;  // -1 or 0: random signs would miss every other branch
-    block[r] = static_cast<uint8_t>(((v ^ sign) - sign) | (sign & 128));
+inline void encode_t5(const int8_t* columns, uint8_t* block) {
+  for (int r = 0; r < 64; r += 16) {
+    const Bytes v = join_trits<5>(columns + r);
+    const Bytes sign = v < 0;
+    store_bytes(block + r, negate_where(v, sign) | (sign & splat(-128)));
   }
 }
 
-inline void decode_t5(const uint8_t* block, int8_t* w, int64_t stride) {
-  for (int r = 0; r < 64; ++r, w += stride) std::memcpy(w, kTritTables.t5[block[r]], 8);
+inline void decode_t5(const uint8_t* block, int8_t* columns) {
+  for (int r = 0; r < 64; r += 16) {
+    const Bytes x = load_bytes(block + r);
+    split_trits<81>(negate_where(x & splat(127), x < 0), columns + r);
+  }
 }
 
-inline bool bad_t5(const uint8_t* block) {
-  unsigned bad = 0;
-  for (int r = 0; r < 64; ++r) {
-    bad |= static_cast<unsigned>((block[r] & 127) > 121) | static_cast<unsigned>(block[r] == 128);
+inline Bytes faults_t5(const uint8_t* block) {
+  Bytes bad{};
+  for (int r = 0; r < 64; r += 16) {
+    const Bytes x = load_bytes(block + r);
+    bad |= ((x & splat(127)) > splat(121)) | (x == splat(-128));
   }
-  return bad != 0;
+  return bad;
 }
 
 // ---- by packing ----
 
-inline void encode_block(Packing packing, const int8_t* w, int64_t stride, uint8_t* block) {
-  if (packing == Packing::kI2) encode_i2(w, block);
-  if (packing == Packing::kT3) encode_t3(w, stride, block);
-  if (packing == Packing::kT5) encode_t5(w, stride, block);
+// Not zero where the block holds a code that encodes nothing.
+inline Bytes faults(Packing packing, const uint8_t* block) {
+  if (packing == Packing::kI2) return faults_i2(block);
+  return packing == Packing::kT3 ? faults_t3(block) : faults_t5(block);
 }
 
-inline void decode_block(Packing packing, const uint8_t* block, int8_t* w, int64_t stride) {
-  if (packing == Packing::kI2) decode_i2(block, w);
-  if (packing == Packing::kT3) decode_t3(block, w, stride);
-  if (packing == Packing::kT5) decode_t5(block, w, stride);
-}
-
-inline bool bad_block(Packing packing, const uint8_t* block) {
-  if (packing == Packing::kI2) return bad_i2(block);
-  return packing == Packing::kT3 ? bad_t3(block) : bad_t5(block);
+inline bool any(Bytes bytes) {
+  const auto words = reinterpret_cast<Words>(bytes);
+  return (words[0] | words[1]) != 0;
 }
 
 }  // namespace codec

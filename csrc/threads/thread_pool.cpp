@@ -43,8 +43,8 @@ bool spin_until(Done done) {
 }
 
 // Blocks a thread until a condition on an atomic holds; the thread that makes it hold calls wake()
-// afterwards. Both sides store, then load what the other stores: with exchange, as qemu-aarch64 lets
-// the load of a plain seq_cst pair pass the store on x86, and a wake-up would be lost.
+// afterwards. Both sides store, then load what the other stores: with exchange, as qemu-aarch64
+// lets the load of a plain seq_cst pair pass the store on x86, and a wake-up would be lost.
 class Parking {
  public:
   template <typename Done>

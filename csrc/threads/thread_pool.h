@@ -32,13 +32,16 @@ class ThreadPool {
   Impl* impl_;  // never freed: parked workers outlive main()
 };
 
-// fn(begin, end, thread) must not throw.
+// fn(begin, end, thread) must not throw: one that does ends the program, as the other threads still
+// use it.
 template <typename Fn>
 void parallel_for(int num_threads, int64_t begin, int64_t end, int64_t grain, Fn&& fn) {
   using F = std::remove_reference_t<Fn>;
   ThreadPool::instance().run(
       num_threads, begin, end, grain,
-      [](void* ctx, int64_t b, int64_t e, int thread) { (*static_cast<F*>(ctx))(b, e, thread); },
+      [](void* ctx, int64_t b, int64_t e, int thread) noexcept {
+        (*static_cast<F*>(ctx))(b, e, thread);
+      },
       const_cast<void*>(static_cast<const void*>(&fn)));
 }
 

@@ -13,7 +13,8 @@ class AlignedBuffer {
  public:
   AlignedBuffer() = default;
   explicit AlignedBuffer(std::size_t count)
-      : data_(static_cast<T*>(::operator new[](count * sizeof(T) + 64, std::align_val_t{64}))), count_(count) {
+      : data_(static_cast<T*>(::operator new[](count * sizeof(T) + 64, std::align_val_t{64}))),
+        count_(count) {
     std::memset(static_cast<void*>(data_.get()), 0, count * sizeof(T));
   }
 
@@ -25,7 +26,9 @@ class AlignedBuffer {
 
  private:
   struct Free {
-    void operator()(T* p) const { ::operator delete[](static_cast<void*>(p), std::align_val_t{64}); }
+    void operator()(T* p) const {
+      ::operator delete[](static_cast<void*>(p), std::align_val_t{64});
+    }
   };
   std::unique_ptr<T, Free> data_;
   std::size_t count_ = 0;

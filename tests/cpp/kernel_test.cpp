@@ -2,6 +2,7 @@
 // a guard page.
 //
 //   kernel_test [--quick] [ISA ...]     --quick: fewer sizes, for emulators
+//   kernel_test --rows                  only prints the rows
 #include <csignal>
 #include <cstdarg>
 #include <cstdio>
@@ -369,6 +370,9 @@ int main(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     if (std::strcmp(argv[i], "--quick") == 0) {
       quick = true;
+    } else if (std::strcmp(argv[i], "--rows") == 0) {
+      for (const std::string& isa : bitinfer::available_isas()) std::printf("%s\n", isa.c_str());
+      return 0;
     } else {
       isas.push_back(argv[i]);
     }

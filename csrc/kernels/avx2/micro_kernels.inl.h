@@ -46,7 +46,8 @@ BITINFER_INLINE void micro_kernel(const uint8_t* panel, int64_t /*group_bytes*/,
   }
 }
 
-// See gemm_i8.inl.h. |w| * (a with w's sign): a pair is at most 2 * 127 * 127 < 32768.
+// See gemm_i8.inl.h. |w| * (a with w's sign): |-128| is 128 unsigned, so a pair is at most
+// 2 * 128 * 127 < 32768.
 template <int rows, int tokens>
 BITINFER_INLINE void dot_rows(const int8_t* const* w, const int8_t* a, int64_t a_stride,
                               const int32_t* /*a_sum*/, int64_t k, int32_t* const* acc,

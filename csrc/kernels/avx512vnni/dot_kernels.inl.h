@@ -18,7 +18,7 @@ BITINFER_INLINE void sum_lanes(const __m512i* v, int32_t* out) {
     const __m256i high = _mm256_permute2x128_si256(x[0], x[1], 0x31);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_add_epi32(low, high));
   } else {
-    for (int i = 0; i < count; ++i) out[i] = _mm512_reduce_add_epi32(v[i]);
+    for (int i = 0; i < count; ++i) out[i] = static_cast<int32_t>(fold_words(v[i]));
   }
 }
 

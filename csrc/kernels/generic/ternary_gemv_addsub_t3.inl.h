@@ -54,6 +54,11 @@ BITINFER_INLINE void t3_add_block(const uint8_t* block, const uint8_t* tables, i
   sums.odd[1][v] = add_words16(sums.odd[1][v], shift_words_right<8>(high));
 }
 
+// 32 h, as a shift that negative numbers may take.
+BITINFER_INLINE int32_t times_32(int16_t h) {
+  return static_cast<int32_t>(static_cast<uint32_t>(int32_t{h}) << 5);
+}
+
 // acc[r] (+)= 31 h + l for the rows of one vector; bias = 128 * number of K-blocks.
 BITINFER_INLINE void t3_store(const T3Sums& sums, int v, int16_t bias, bool first, int32_t* acc) {
   constexpr int kBytes = static_cast<int>(sizeof(ByteVec));
@@ -66,8 +71,8 @@ BITINFER_INLINE void t3_store(const T3Sums& sums, int v, int16_t bias, bool firs
     store_bytes(even[plane], subtract_words16(e, fill_words16(bias)));
   }
   for (int i = 0; i < kBytes / 2; ++i) {
-    const int32_t e = even[0][i] + ((even[1][i] << 5) - even[1][i]);
-    const int32_t o = odd[0][i] + ((odd[1][i] << 5) - odd[1][i]);
+    const int32_t e = even[0][i] + (times_32(even[1][i]) - even[1][i]);
+    const int32_t o = odd[0][i] + (times_32(odd[1][i]) - odd[1][i]);
     acc[2 * i] = first ? e : acc[2 * i] + e;
     acc[2 * i + 1] = first ? o : acc[2 * i + 1] + o;
   }

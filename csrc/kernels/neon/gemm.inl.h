@@ -237,7 +237,7 @@ inline void gemv_unpacked(const TileStreams& streams, int64_t num_blocks, const 
   }
 }
 
-// NR rows of the head times MR tokens: |w * a| <= 127 * 127, so two products fit an int16 lane.
+// NR rows of the head times MR tokens: |w * a| <= 128 * 127, so two products fit an int16 lane.
 template <int NR, int MR>
 inline void multiply_i8(const int8_t* w, int64_t k, const int8_t* a, int64_t a_stride, int32_t* acc,
                         int64_t acc_stride) {
