@@ -2,8 +2,8 @@
 
     python benchmarks/bench_model.py MODEL... -t 2
 
-Writes ``records/<date>-<cpu>-<commit>.json``. Loading and memory are measured in a process of their
-own, before anything else has used memory.
+Each model runs in the packing that its file holds. Writes ``records/<date>-<cpu>-<commit>.json``.
+Loading and memory are measured in a process of their own, before anything else has used memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from bitinfer.bench import bench
 from bitinfer.engine import Engine
-from bitinfer.formats.packed import PACKED_NAME
+from bitinfer.formats.packed import PACKED_NAME, PackedFile
 from bitinfer.generate import generate_step
 from bitinfer.sampling import greedy
 
@@ -35,7 +35,7 @@ def measure_footprint(folder: Path, threads: int, context_length: int) -> dict[s
     for _ in range(LOADS):
         del engine
         start = time.perf_counter()
-        engine = Engine.load(folder, num_threads=threads, context_length=context_length)
+        engine = _load(folder, threads, context_length)
         loads.append(time.perf_counter() - start)
     assert engine is not None
     cache = engine.new_cache()
@@ -58,7 +58,7 @@ def record_models(
     context = max(prompt_tokens, generated_tokens) + 1
     for folder in models:
         footprint = _in_own_process(folder, threads, context)
-        engine = Engine.load(folder, num_threads=threads, context_length=context)
+        engine = _load(folder, threads, context)
         for record in bench(
             engine,
             prompt_tokens=prompt_tokens,
@@ -70,6 +70,11 @@ def record_models(
             share = record.gb_per_s / record.roofline_gb_per_s
             print(f"{folder.name} {record.phase}: {record.tokens_per_s:.1f} tokens/s, {share:.0%}")
     return records
+
+
+def _load(folder: Path, threads: int, context_length: int) -> Engine:
+    packing = PackedFile(folder / PACKED_NAME).header.packing
+    return Engine.load(folder, packing=packing, num_threads=threads, context_length=context_length)
 
 
 def record_path(record: dict[str, Any]) -> Path:

@@ -100,6 +100,11 @@ def test_bad_call_is_rejected_and_changes_nothing(decoder: _core.Decoder, name: 
     assert decoder.forward([ONE], [cache]).tobytes() == decoder.forward([ONE], [control]).tobytes()
 
 
+def test_what_is_no_cache_is_rejected(decoder: _core.Decoder) -> None:
+    with pytest.raises(ValueError, match="caches: expected KvCache, got None"):
+        decoder.forward([ONE], [None])  # type: ignore[list-item]
+
+
 def test_a_cache_of_another_model_is_rejected(decoder: _core.Decoder) -> None:
     other = _core.Decoder(*make_tiny_model({"head_dim": 32}), 1)
     with pytest.raises(ValueError, match="cache 0 was made by a model of another shape"):
