@@ -78,7 +78,7 @@ def project_flags(row: str) -> list[str]:
     """The flags that CMakeLists.txt gives to a row of kernels in a release build."""
     text = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
     variables = dict(re.findall(r"set\((\w+) (-m[^)]*)\)", text))
-    common = re.findall(r"^add_compile_options\((.*)\)$", text, re.MULTILINE)
+    common = re.findall(r"^add_compile_options\(([^)]*)\)", text, re.MULTILINE)
     (own,) = re.findall(rf"bitinfer_add_isa\({row}\b([^)]*)\)", text)
     flags = re.sub(r"\$\{(\w+)\}", lambda match: variables[match[1]], f"{common[0]} {own}")
     return ["-O3", "-DNDEBUG", "-std=c++17", "-fPIC", f"-I{ROOT / 'csrc'}", *flags.split()]

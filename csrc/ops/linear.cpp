@@ -13,15 +13,18 @@ constexpr int64_t kTaskBytes =
 constexpr int64_t kLeastTaskBytes = 16 * 1024;
 
 // How the tiles of a matrix are dealt to GEMV tasks: `streams` regions of `region` tiles, of which
-// each task takes the next `step`; the tiles that are left over are a task of their own.
+// each task takes the next `step`; the tiles behind them are dealt to smaller tasks at the end.
+// Where a task is one tile of each region, tasks are so few that an uneven number would leave a
+// thread idle: then the regions' tasks are a multiple of the threads, and so are the smaller ones.
 struct GemvPlan {
   int64_t tiles;
   int streams;
   int64_t region;
   int64_t step;
   int64_t full_tasks;
+  int64_t small_tasks;
 
-  int64_t tasks() const { return full_tasks + (tiles > streams * region ? 1 : 0); }
+  int64_t tasks() const { return full_tasks + small_tasks; }
 };
 
 GemvPlan plan_gemv(const OpContext& ctx, const PackedTernary& w, int most_streams) {
@@ -29,13 +32,16 @@ GemvPlan plan_gemv(const OpContext& ctx, const PackedTernary& w, int most_stream
   plan.tiles = num_tiles(w.packing, w.n);
   plan.streams = static_cast<int>(std::min<int64_t>(most_streams, plan.tiles));
   plan.region = plan.tiles / plan.streams;
+  const int64_t threads = ctx.num_threads;
   const int64_t bytes = tile_bytes(w.packing, w.k);
-  const int64_t share = plan.tiles * bytes / (8 * ctx.num_threads);
-  const int64_t task =
-      ctx.num_threads == 1 ? kTaskBytes : std::clamp(share, kLeastTaskBytes, kTaskBytes);
+  const int64_t share = plan.tiles * bytes / (8 * threads);
+  const int64_t task = threads == 1 ? kTaskBytes : std::clamp(share, kLeastTaskBytes, kTaskBytes);
   const int64_t room = acc_elements(1) / kMaxStreams / layout(w.packing).tile_rows;
   plan.step = std::clamp<int64_t>(task / (plan.streams * bytes), 1, std::min(plan.region, room));
+  if (plan.step == 1) plan.region -= plan.region % threads;
   plan.full_tasks = ceil_div(plan.region, plan.step);
+  const int64_t rest = plan.tiles - plan.streams * plan.region;
+  plan.small_tasks = std::min(rest, round_up(ceil_div(rest, plan.streams), threads));
   return plan;
 }
 
@@ -48,11 +54,13 @@ struct TileRuns {
 
 TileRuns runs_of(const GemvPlan& plan, int64_t task) {
   TileRuns runs;
-  if (task == plan.full_tasks) {  // the left-over tiles at the end, one a run
+  if (task >= plan.full_tasks) {  // of the tiles at the end, each a run
     runs.tiles = 1;
-    const int64_t done = plan.streams * plan.region;
-    runs.count = static_cast<int>(plan.tiles - done);
-    for (int r = 0; r < runs.count; ++r) runs.first[r] = done + r;
+    const int64_t done = plan.streams * plan.region, rest = plan.tiles - done;
+    const int64_t i = task - plan.full_tasks;
+    const int64_t begin = i * rest / plan.small_tasks, end = (i + 1) * rest / plan.small_tasks;
+    runs.count = static_cast<int>(end - begin);
+    for (int r = 0; r < runs.count; ++r) runs.first[r] = done + begin + r;
     return runs;
   }
   const int64_t begin = task * plan.step;
