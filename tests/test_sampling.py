@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from bitinfer.errors import CheckpointError, ConfigError
+from bitinfer.errors import CheckpointError
 from bitinfer.runtime import exp
 from bitinfer.sampling import SamplingParams, candidates, greedy, make_sampler
 
@@ -141,43 +140,3 @@ def test_logits_without_a_largest_number_are_refused(value, temperature) -> None
     sample = make_sampler(SamplingParams(temperature=temperature))
     with pytest.raises(CheckpointError, match="finite largest value"):
         sample(np.array([0, value, 1], np.float32))
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("temperature", -1),
-        ("temperature", math.nan),
-        ("top_p", 1.5),
-        ("min_p", -0.1),
-        ("top_k", -1),
-        ("top_k", 1.5),
-        ("seed", -1),
-        ("seed", 2**64),
-        ("top_p", "0.9"),
-    ],
-)
-def test_option_out_of_range_is_refused_by_name(name, value) -> None:
-    with pytest.raises(ValueError, match=f"^{name}: expected"):
-        SamplingParams(**{name: value})
-
-
-def test_unknown_option_is_refused() -> None:
-    with pytest.raises(TypeError, match="top_x"):
-        SamplingParams().with_options(top_x=1)
-
-
-def test_defaults_come_from_generation_config() -> None:
-    read = SamplingParams.from_generation_config
-    assert read({}) == SamplingParams(temperature=0.0)
-    assert read({"do_sample": False, "temperature": 0.7}) == SamplingParams()
-    assert read({"do_sample": True, "temperature": 0.6, "top_p": 0.9}) == SamplingParams(
-        temperature=0.6, top_k=50, top_p=0.9
-    )
-    with pytest.raises(ConfigError, match=r"generation_config.json: top_p: expected"):
-        read({"do_sample": True, "top_p": 7})
-
-
-def test_options_that_are_none_keep_the_default() -> None:
-    base = SamplingParams(temperature=0.6, top_k=40)
-    assert base.with_options(temperature=None, top_k=5) == dataclasses.replace(base, top_k=5)

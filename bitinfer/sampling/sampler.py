@@ -9,92 +9,19 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bitinfer.errors import CheckpointError, ConfigError
+from bitinfer.errors import CheckpointError
 from bitinfer.runtime import exp
+from bitinfer.sampling.params import SamplingParams
 
 Sampler = Callable[[NDArray[np.float32]], int]
 
 _GREEDY_BELOW = 1e-5  # dividing by less would overflow float32 for ordinary logits
 _FIRST_GUESS = 256  # candidates sorted first when looking for top_p's nucleus; then 8 x as many
-
-
-@dataclass(frozen=True)
-class SamplingParams:
-    """How the next token is chosen; the one place of the defaults.
-
-    With z the logits, T the temperature, tokens in descending order of z (ties: lower id first),
-    w_i = exp((z_i - z_max) / T) and all sums in float64 over that order:
-
-    1. T < 1e-5: the first token, and nothing below applies.
-    2. top_k > 0: only the first k tokens stay.
-    3. top_p < 1: only the shortest run from the front whose w sum up to top_p of all that stayed.
-    4. min_p > 0: only tokens with w_i >= min_p (the first has w = 1).
-    5. With u uniform in [0, 1): the first token at which the running sum of w exceeds u times
-       the sum of all that are left.
-
-    Without top_k, top_p and min_p nothing is sorted: step 5 runs in order of ids. In step 3 the
-    sum of all tokens (no top_k) is taken in order of ids too.
-    """
-
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    seed: int | None = None
-
-    def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            ValueError: a value is out of its range; the message names both.
-        """
-        _check(self, "temperature", 0.0, 100.0)
-        _check(self, "top_p", 0.0, 1.0)
-        _check(self, "min_p", 0.0, 1.0)
-        for name, most in (("top_k", 2**31 - 1), ("seed", 2**64 - 1)):
-            value = getattr(self, name)
-            if value is None and name == "seed":
-                continue
-            if not isinstance(value, int | np.integer) or not 0 <= value <= most:
-                raise ValueError(f"{name}: expected a whole number from 0 to {most}, got {value!r}")
-
-    @classmethod
-    def from_generation_config(cls, config: Mapping[str, Any]) -> SamplingParams:
-        """Defaults of a model: what generation_config.json means in transformers.
-
-        ``do_sample`` false or absent is greedy; otherwise temperature and top_p are 1 and top_k is
-        50 where the file does not name them.
-
-        Raises:
-            ConfigError: a value is out of range.
-        """
-        if config.get("do_sample") is not True:
-            return cls()
-        given = {"temperature": 1.0, "top_k": 50, "top_p": 1.0, "min_p": 0.0}
-        given |= {name: config[name] for name in given if config.get(name) is not None}
-        try:
-            return cls(**given)  # type: ignore[arg-type]
-        except ValueError as cause:
-            raise ConfigError(f"generation_config.json: {cause}") from None
-
-    def with_options(self, **options: Any) -> SamplingParams:
-        """A copy with the options that are not None.
-
-        Raises:
-            TypeError: an option has no such name.
-            ValueError: an option is out of range.
-        """
-        known = {field.name for field in fields(self)}
-        if unknown := sorted(options.keys() - known):
-            raise TypeError(f"unknown sampling option {unknown[0]}: known are {', '.join(known)}")
-        return replace(self, **{name: v for name, v in options.items() if v is not None})
 
 
 def make_sampler(params: SamplingParams) -> Sampler:
@@ -203,9 +130,3 @@ def _check_largest(largest: np.float32) -> None:
             f"logits: expected a finite largest value, got {largest}: the weights overflow "
             "with this prompt; check the checkpoint"
         )
-
-
-def _check(params: SamplingParams, name: str, low: float, high: float) -> None:
-    value = getattr(params, name)
-    if not isinstance(value, int | float | np.number) or not low <= value <= high:
-        raise ValueError(f"{name}: expected a number from {low:g} to {high:g}, got {value!r}")
