@@ -14,8 +14,8 @@ CSRC = ROOT / "csrc"
 
 # Each unit may import the units of the rows above it; those of one row do not import each other.
 PYTHON_LAYERS = [
-    {"errors", "cpu_count", "chat_template_worker", "reference"},
-    {"json_file"},
+    {"errors", "cpu_count", "chat_template_worker", "reference", "thinking"},
+    {"history", "json_file"},
     {"runtime"},
     {"config", "machine"},
     {"formats"},
