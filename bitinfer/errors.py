@@ -6,8 +6,10 @@
     ├── CheckpointError        a raw checkpoint: missing, damaged, or not what its config says
     ├── ConfigError            config.json, generation_config.json or an environment variable
     ├── PackedFileError        a packed folder: damaged, too new, or not writable
+    ├── HistoryError           the database of conversations: not usable, damaged, or too new
     ├── TokenizerError         tokenizer files, or a chat template
     ├── UnsupportedIsaError    an instruction set that this machine or build lacks
+    ├── RecordError            a file of benchmark records
     └── PromptError            token ids that cannot be run (also a ValueError)
         └── ContextLengthError     more tokens than the context holds
 
@@ -35,12 +37,20 @@ class PackedFileError(BitinferError):
     """A packed folder cannot be read or written."""
 
 
+class HistoryError(BitinferError):
+    """The database of conversations cannot be read or written, or is not one."""
+
+
 class TokenizerError(BitinferError):
     """Tokenizer files or a chat template cannot be used, or do not fit the model."""
 
 
 class UnsupportedIsaError(BitinferError):
     """The instruction set asked for is unknown here or not usable on this machine."""
+
+
+class RecordError(BitinferError):
+    """A file of benchmark records cannot be read."""
 
 
 class PromptError(BitinferError, ValueError):
