@@ -16,7 +16,7 @@ import numpy as np
 
 from bitinfer.engine import Engine, KvCache
 from bitinfer.errors import ContextLengthError, PromptError
-from bitinfer.sampling import Sampler
+from bitinfer.sampling import ChooseToken
 from bitinfer.tokenizer import StreamingDetokenizer, Tokenizer
 
 FinishReason = Literal["stop", "length"]
@@ -60,7 +60,11 @@ class Completion:
 
 
 def generate_step(
-    engine: Engine, token_ids: Sequence[int], cache: KvCache, sampler: Sampler, vocab_size: int = 0
+    engine: Engine,
+    token_ids: Sequence[int],
+    cache: KvCache,
+    sampler: ChooseToken,
+    vocab_size: int = 0,
 ) -> Iterator[int]:
     """Generate ids, without end or until the cache is full.
 

@@ -28,7 +28,7 @@ from bitinfer.generate import (
     generate_step,
 )
 from bitinfer.json_file import read_json_object
-from bitinfer.sampling import SamplingParams, make_sampler
+from bitinfer.sampling import Sampler, SamplingParams
 from bitinfer.tokenizer import Tokenizer
 
 _DEFAULT_MAX_TOKENS = 512  # where neither the caller nor generation_config.json sets a limit
@@ -274,7 +274,7 @@ class Model:
             eos_token_ids=frozenset(tokenizer.eos_token_ids),
             stops=(stop,) if isinstance(stop, str) else tuple(stop),
         )
-        sampler = make_sampler(self.sampling.with_options(**sampling))
+        sampler = Sampler(self.sampling.with_options(**sampling), prompt_ids=prompt_ids)
         vocab_size = min(tokenizer.vocab_size, self.engine.vocab_size)
         check_prompt(self.engine, prompt_ids)
         cache, kept = self._take_cache(prompt_ids)

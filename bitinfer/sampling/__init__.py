@@ -1,15 +1,21 @@
 """From logits to the next token; docs/sampling.md defines every step by its formula."""
 
+from bitinfer.sampling.logprobs import MOST_LOGPROBS, TokenLogprob
 from bitinfer.sampling.params import SETTINGS, SamplingParams, check_setting, setting_from_text
-from bitinfer.sampling.sampler import Sampler, candidates, greedy, make_sampler
+from bitinfer.sampling.penalties import DRY_BREAKERS
+from bitinfer.sampling.sampler import ChooseToken, Constraint, LogitsProcessor, Sampler, greedy
 
 __all__ = [
+    "DRY_BREAKERS",
+    "MOST_LOGPROBS",
     "SETTINGS",
+    "ChooseToken",
+    "Constraint",
+    "LogitsProcessor",
     "Sampler",
     "SamplingParams",
-    "candidates",
+    "TokenLogprob",
     "check_setting",
     "greedy",
-    "make_sampler",
     "setting_from_text",
 ]

@@ -14,6 +14,7 @@ import numpy as np
 
 from bitinfer.errors import ConfigError
 
+DRY_LONGEST = 1000  # tokens of a sequence that DRY counts: the penalty is beyond all logits by then
 _MOST_TOKENS = 2**31 - 1
 _INFINITY = float("inf")
 
@@ -72,7 +73,7 @@ class SamplingParams:
         1.75, "float", 1, 10, "Growth of DRY's penalty with each token of the sequence"
     )
     dry_allowed_length: int = _setting(
-        2, "int", 1, _MOST_TOKENS, "Longest sequence that DRY lets repeat freely"
+        2, "int", 1, DRY_LONGEST, "Longest sequence that DRY lets repeat freely"
     )
     dry_window: int = _setting(0, "int", 0, _MOST_TOKENS, "Last tokens that DRY looks at; 0: all")
     xtc_probability: float = _setting(

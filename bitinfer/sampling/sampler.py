@@ -1,132 +1,178 @@
-"""From logits to the next token: greedy, or drawn with temperature, top-k, top-p and min-p.
+"""``Sampler``: from logits to the next token, with all that a generation asks for.
 
-Same logits, parameters and seed give the same token on every machine: exp is the core's own,
-every sum is a cumulative one (NumPy's plain sum adds in an order that differs by CPU), equal values
-are ordered by token id, and the random numbers are raw Philox bits.
+Same logits, parameters and seed give the same token on every machine: the random numbers are raw
+Philox bits, and candidates.py says how sums and exp are kept the same.
 """
 
 from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitinfer.errors import CheckpointError
-from bitinfer.runtime import exp
+from bitinfer.sampling.candidates import candidates, running_sums
+from bitinfer.sampling.logprobs import Logprobs, TokenLogprob
 from bitinfer.sampling.params import SamplingParams
-
-Sampler = Callable[[NDArray[np.float32]], int]
+from bitinfer.sampling.penalties import Dry, TokenHistory, penalize_occurrences
 
 _GREEDY_BELOW = 1e-5  # dividing by less would overflow float32 for ordinary logits
-_FIRST_GUESS = 256  # candidates sorted first when looking for top_p's nucleus; then 8 x as many
+
+ChooseToken = Callable[[NDArray[np.float32]], int]  # what the generation loop needs of a sampler
+
+# (token_ids, logits) -> logits, or None if it changed them in place.
+LogitsProcessor = Callable[[NDArray[np.int32], NDArray[np.float32]], "NDArray[Any] | None"]
 
 
-def make_sampler(params: SamplingParams) -> Sampler:
+class Constraint(Protocol):
+    """What a reply must obey, such as a grammar."""
+
+    def forbid(self, logits: NDArray[np.float32]) -> None:
+        """Set the logits of all tokens that must not come next to -inf, in place."""
+
+    def accept(self, token_id: int) -> None:
+        """Take the token that was chosen."""
+
+
+class Sampler:
     """A function from logits, float32 ``(vocab_size,)``, not modified, to a token id.
 
-    It holds the random numbers' state: one sampler per generation, not shared between threads.
-    The sampler raises CheckpointError if the logits hold no largest number (NaN, or infinities).
-    """
-    if params.temperature < _GREEDY_BELOW:
-        return greedy
-    seed = secrets.randbits(64) if params.seed is None else int(params.seed)
-    random = np.random.Philox(key=seed)
+    It holds the random numbers' state and the text so far: one per generation, not shared between
+    threads.
 
-    def sample(logits: NDArray[np.float32]) -> int:
-        uniform = (int(random.random_raw()) >> 11) * 2.0**-53
-        ids, weights = candidates(logits, params)
-        sums = np.cumsum(weights, dtype=np.float64)
-        place = int(np.searchsorted(sums, uniform * sums[-1], side="right"))
+    Attributes:
+        logprobs: A record for each token so far, if they were asked for.
+    """
+
+    def __init__(
+        self,
+        params: SamplingParams,
+        *,
+        prompt_ids: Sequence[int] = (),
+        breaks: Callable[[int], bool] = lambda _: False,
+        processor: LogitsProcessor | None = None,
+        constraint: Constraint | None = None,
+        num_logprobs: int | None = None,
+    ) -> None:
+        """Start a generation.
+
+        Args:
+            params: The settings.
+            prompt_ids: Tokens before the reply, which penalties look at.
+            breaks: Tells the tokens that no sequence of DRY crosses.
+            processor: Changes the logits before all else.
+            constraint: What the reply must obey.
+            num_logprobs: Record logprobs with so many of the likeliest tokens; None: record none.
+        """
+        self._params = params
+        self._processor = processor
+        self._constraint = constraint
+        self._num_logprobs = num_logprobs
+        self.logprobs: list[TokenLogprob] = []
+        seed = secrets.randbits(64) if params.seed is None else int(params.seed)
+        self._random = np.random.Philox(key=seed)
+        prompt = np.array(prompt_ids, np.int32)
+        self._history = TokenHistory(prompt)
+        self._dry = Dry(params, prompt, breaks) if params.dry_multiplier > 0 else None
+        self._bias_ids = np.array([*params.logit_bias], np.intp)
+        self._bias = np.array([*params.logit_bias.values()], np.float32)
+        self._penalizes = (params.repetition_penalty, params.presence_penalty) != (1.0, 0.0)
+        self._penalizes |= params.frequency_penalty != 0
+        self._changes = bool(
+            processor or constraint or self._dry or self._penalizes or params.logit_bias
+        )
+
+    def __call__(self, logits: NDArray[np.float32]) -> int:
+        """Choose the next token.
+
+        Raises:
+            CheckpointError: the logits hold no largest number (NaN, or infinities).
+            ValueError: the settings leave no token, or the processor returned no logits.
+        """
+        best = greedy(logits)
+        raw = None if self._num_logprobs is None else Logprobs(logits)
+        if self._changes:
+            logits = self._changed(logits)
+            best = int(np.argmax(logits))
+            if not math.isfinite(logits[best]):
+                raise ValueError(
+                    "sampling: expected at least one token to be left, got none: logit_bias, the "
+                    "grammar and logits_processor forbid them all"
+                )
+        token_id = best if self._params.temperature < _GREEDY_BELOW else self._draw(logits)
+        if raw is not None:
+            self.logprobs.append(raw.of(token_id, self._num_logprobs or 0))
+        self._accept(token_id)
+        return token_id
+
+    def _changed(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A copy with all that acts before the temperature."""
+        logits = logits.copy()
+        if self._processor is not None:
+            logits = _processed(self._processor, self._history.ids, logits)
+        if len(self._bias_ids):
+            logits[self._bias_ids] += self._bias
+        if self._penalizes:
+            penalize_occurrences(logits, self._params, self._history)
+        if self._dry is not None:
+            self._dry.penalize(logits, self._history.ids)
+        if self._constraint is not None:
+            self._constraint.forbid(logits)
+        return logits
+
+    def _draw(self, logits: NDArray[np.float32]) -> int:
+        chance = self._params.xtc_probability
+        xtc = chance > 0 and self._uniform() < chance
+        ids, weights = candidates(logits, self._params, xtc)
+        sums = running_sums(weights)
+        place = int(np.searchsorted(sums, self._uniform() * sums[-1], side="right"))
         place = min(place, int(np.searchsorted(sums, sums[-1])))  # if the product rounded up
         return int(place if ids is None else ids[place])
 
-    return sample
+    def _uniform(self) -> float:
+        """A multiple of 2^-53 in [0, 1)."""
+        return (int(self._random.random_raw()) >> 11) * 2.0**-53
+
+    def _accept(self, token_id: int) -> None:
+        if self._changes:  # nothing else looks back
+            self._history.append(token_id)
+            if self._dry is not None:
+                self._dry.add(self._history.ids)
+            if self._constraint is not None:
+                self._constraint.accept(token_id)
 
 
 def greedy(logits: NDArray[np.float32]) -> int:
-    """The token with the largest logit; the lowest id among equals."""
+    """The token with the largest logit; the lowest id among equals.
+
+    Raises:
+        CheckpointError: the logits hold no largest number (NaN, or infinities).
+    """
     token_id = int(np.argmax(logits))
-    _check_largest(logits[token_id])
+    if not math.isfinite(logits[token_id]):
+        raise CheckpointError(
+            f"logits: expected a finite largest value, got {logits[token_id]}: the weights "
+            "overflow with this prompt; check the checkpoint"
+        )
     return token_id
 
 
-def candidates(
-    logits: NDArray[np.float32], params: SamplingParams
-) -> tuple[NDArray[np.intp] | None, NDArray[np.float32]]:
-    """What steps 2 to 4 of `SamplingParams` leave.
-
-    Returns:
-        Ids in descending order of logit, or None for all in order of ids; and their weights
-        w, float32, unnormalised.
-    """
-    largest = np.max(logits)
-    _check_largest(largest)
-    top_k = 0 if params.top_k >= len(logits) else params.top_k
-    ids: NDArray[np.intp] | None = None
-    if top_k:
-        ids = _top(logits, top_k)
-        logits = logits[ids]
-    weights = exp((logits - largest) / np.float32(params.temperature))
-    if ids is None and params.top_p < 1.0:
-        ids = _nucleus(logits, weights, params.top_p)
-        return _cut(ids, weights[ids], params.min_p)
-    if ids is None and params.min_p > 0.0:
-        (kept,) = np.nonzero(weights >= params.min_p)
-        ids = kept[np.argsort(-logits[kept], kind="stable")]
-        return ids, weights[ids]
-    if ids is None:
-        return None, weights
-    if params.top_p < 1.0:
-        sums = np.cumsum(weights, dtype=np.float64)
-        count = _nucleus_size(sums, params.top_p * sums[-1])
-        ids, weights = ids[:count], weights[:count]
-    return _cut(ids, weights, params.min_p)
-
-
-def _cut(
-    ids: NDArray[np.intp], weights: NDArray[np.float32], min_p: float
-) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """The leading tokens with a weight of at least ``min_p``; weights descend."""
-    count = int(np.count_nonzero(weights >= min_p))
-    return ids[:count], weights[:count]
-
-
-def _top(logits: NDArray[np.float32], k: int) -> NDArray[np.intp]:
-    """Ids of the k largest, in descending order, ties by id, without sorting the rest."""
-    bound = np.partition(logits, len(logits) - k)[len(logits) - k]  # the k-th largest value
-    (above,) = np.nonzero(logits > bound)
-    (equal,) = np.nonzero(logits == bound)
-    ids = np.concatenate([above, equal[: k - len(above)]])
-    return ids[np.argsort(-logits[ids], kind="stable")]
-
-
-def _nucleus(
-    logits: NDArray[np.float32], weights: NDArray[np.float32], top_p: float
-) -> NDArray[np.intp]:
-    """Ids of top_p's nucleus among all tokens, sorting no more than it needs (times 8)."""
-    bound = top_p * float(np.cumsum(weights, dtype=np.float64)[-1])
-    size = _FIRST_GUESS
-    while size < len(logits):
-        ids = _top(logits, size)
-        sums = np.cumsum(weights[ids], dtype=np.float64)
-        if sums[-1] >= bound:
-            return ids[: _nucleus_size(sums, bound)]
-        size *= 8
-    ids = np.argsort(-logits, kind="stable")
-    return ids[: _nucleus_size(np.cumsum(weights[ids], dtype=np.float64), bound)]
-
-
-def _nucleus_size(sums: NDArray[np.float64], bound: float) -> int:
-    """Length of the shortest run whose sum reaches ``bound``: at least 1, at most all."""
-    return min(int(np.searchsorted(sums, bound, side="left")) + 1, len(sums))
-
-
-def _check_largest(largest: np.float32) -> None:
-    if not math.isfinite(largest):
-        raise CheckpointError(
-            f"logits: expected a finite largest value, got {largest}: the weights overflow "
-            "with this prompt; check the checkpoint"
+def _processed(
+    processor: LogitsProcessor, token_ids: NDArray[np.int32], logits: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """What ``processor`` makes of ``logits``, which it may change."""
+    shape = logits.shape
+    result = processor(token_ids, logits)
+    changed = logits if result is None else np.asarray(result)
+    if changed.shape != shape or changed.dtype.kind != "f":
+        raise ValueError(
+            f"logits_processor: expected to return float32 {shape} or None, got "
+            f"{changed.dtype} {changed.shape}"
         )
+    if np.isnan(changed).any() or np.isposinf(changed).any():
+        raise ValueError("logits_processor: expected finite logits or -inf, got NaN or inf")
+    return changed.astype(np.float32, copy=result is not None)
