@@ -31,11 +31,11 @@ int64_t most_table_bytes(const DecoderSpec& s, Packing packing) {
   return most * num_blocks(packing, widest_row(s));
 }
 
-ThreadScratch make_scratch(const DecoderSpec& s, int64_t max_tokens) {
+ThreadScratch make_scratch(const DecoderSpec& s, Packing packing, int64_t max_tokens) {
   const int64_t row =
       std::max({widest_row(s), attention_row_elements(s.attention()), acc_elements(1)});
   return {buffer<uint8_t>(kGemmScratchBytes), buffer<int32_t>(acc_elements(max_tokens)),
-          buffer<float>(row)};
+          buffer<float>(row), buffer<uint8_t>(most_table_bytes(s, packing))};
 }
 
 }  // namespace
@@ -58,9 +58,8 @@ Decoder::State::State(const DecoderSpec& spec, Packing packing, int num_threads,
                                                   2 * round_up(spec.hidden_size, 64)))),
       sums_(buffer<int32_t>(2 * max_tokens)),
       scales_(buffer<float>(max_tokens)),
-      tables_(buffer<uint8_t>(most_table_bytes(spec, packing))),
-      rows_{0, 0, 0, codes_.data(), sums_.data(), scales_.data(), tables_.data()} {
-  for (int i = 0; i < num_threads; ++i) scratch_.push_back(make_scratch(spec, max_tokens));
+      rows_{0, 0, 0, codes_.data(), sums_.data(), scales_.data(), 0} {
+  for (int i = 0; i < num_threads; ++i) scratch_.push_back(make_scratch(spec, packing, max_tokens));
   const auto count = static_cast<std::size_t>(max_tokens);
   token_ids_.resize(count);
   tokens_.resize(count);
@@ -117,8 +116,8 @@ QuantizedRows* Decoder::State::quantize(const float* x, int64_t k, const float* 
   rows_.m = m_;
   rows_.k = k;
   rows_.stride = activation_bytes(k);
+  ++rows_.version;
   norm_quantize(ctx_, x, k, norm, spec_.rms_norm_eps, &rows_);
-  build_tables(ctx_, rows_);
   return &rows_;
 }
 

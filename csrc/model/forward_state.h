@@ -46,7 +46,6 @@ struct Decoder::State {
   AlignedBuffer<int8_t> codes_;              // (M, activation_bytes of the widest row)
   AlignedBuffer<int32_t> sums_;              // (2 M)
   AlignedBuffer<float> scales_;              // (M)
-  AlignedBuffer<uint8_t> tables_;            // look-up tables of one row
   QuantizedRows rows_;
 };
 

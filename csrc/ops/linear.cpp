@@ -2,73 +2,11 @@
 
 #include <algorithm>
 
+#include "ops/gemv_plan.h"
 #include "threads/thread_pool.h"
 
 namespace bitinfer {
 namespace {
-
-constexpr int kStreams = 8;  // far-apart runs of tiles that a GEMV task walks (design: 4 to 8)
-constexpr int64_t kTaskBytes =
-    128 * 1024;  // weights of a GEMV task: short enough to balance the threads
-constexpr int64_t kLeastTaskBytes = 16 * 1024;
-
-// How the tiles of a matrix are dealt to GEMV tasks: `streams` regions of `region` tiles, of which
-// each task takes the next `step`; the tiles behind them are dealt to smaller tasks at the end.
-// Where a task is one tile of each region, tasks are so few that an uneven number would leave a
-// thread idle: then the regions' tasks are a multiple of the threads, and so are the smaller ones.
-struct GemvPlan {
-  int64_t tiles;
-  int streams;
-  int64_t region;
-  int64_t step;
-  int64_t full_tasks;
-  int64_t small_tasks;
-
-  int64_t tasks() const { return full_tasks + small_tasks; }
-};
-
-GemvPlan plan_gemv(const OpContext& ctx, const PackedTernary& w, int most_streams) {
-  GemvPlan plan;
-  plan.tiles = num_tiles(w.packing, w.n);
-  plan.streams = static_cast<int>(std::min<int64_t>(most_streams, plan.tiles));
-  plan.region = plan.tiles / plan.streams;
-  const int64_t threads = ctx.num_threads;
-  const int64_t bytes = tile_bytes(w.packing, w.k);
-  const int64_t share = plan.tiles * bytes / (8 * threads);
-  const int64_t task = threads == 1 ? kTaskBytes : std::clamp(share, kLeastTaskBytes, kTaskBytes);
-  const int64_t room = acc_elements(1) / kMaxStreams / layout(w.packing).tile_rows;
-  plan.step = std::clamp<int64_t>(task / (plan.streams * bytes), 1, std::min(plan.region, room));
-  if (plan.step == 1) plan.region -= plan.region % threads;
-  plan.full_tasks = ceil_div(plan.region, plan.step);
-  const int64_t rest = plan.tiles - plan.streams * plan.region;
-  plan.small_tasks = std::min(rest, round_up(ceil_div(rest, plan.streams), threads));
-  return plan;
-}
-
-// Runs of neighbouring tiles: run r starts at tile first[r].
-struct TileRuns {
-  int count;
-  int64_t tiles;
-  int64_t first[kMaxStreams];
-};
-
-TileRuns runs_of(const GemvPlan& plan, int64_t task) {
-  TileRuns runs;
-  if (task >= plan.full_tasks) {  // of the tiles at the end, each a run
-    runs.tiles = 1;
-    const int64_t done = plan.streams * plan.region, rest = plan.tiles - done;
-    const int64_t i = task - plan.full_tasks;
-    const int64_t begin = i * rest / plan.small_tasks, end = (i + 1) * rest / plan.small_tasks;
-    runs.count = static_cast<int>(end - begin);
-    for (int r = 0; r < runs.count; ++r) runs.first[r] = done + begin + r;
-    return runs;
-  }
-  const int64_t begin = task * plan.step;
-  runs.count = plan.streams;
-  runs.tiles = std::min(plan.step, plan.region - begin);
-  for (int r = 0; r < runs.count; ++r) runs.first[r] = r * plan.region + begin;
-  return runs;
-}
 
 // Streams [at, at + runs.count) of a kernel call, with sums one after the other in acc.
 void add_streams(TileStreams* streams, const PackedTernary& w, const TileRuns& runs, int32_t* acc) {
@@ -97,12 +35,26 @@ void epilogue(const OpContext& ctx, const LinearOutput& out, const int32_t* acc,
   fn(acc, n, act_scale, out.layer->weight_scale, bias_at(*out.layer, row), y + row);
 }
 
+// The row that a GEMV reads, with look-up tables where it needs them: each thread builds its own,
+// as lines written by another core come slower than they are computed.
+Activation activation(const OpContext& ctx, const QuantizedRows& a, ThreadScratch* scratch) {
+  if (!ctx.gemv.needs_tables) return {a.codes, a.sums[0], nullptr};
+  if (scratch->tables_version != a.version) {
+    const int packing = static_cast<int>(ctx.packing);
+    ctx.kernels->build_tables[packing](a.codes, 0, num_blocks(ctx.packing, a.k),
+                                       scratch->tables.data());
+    scratch->tables_version = a.version;
+  }
+  return {a.codes, a.sums[0], scratch->tables.data()};
+}
+
 void gemv_task(const OpContext& ctx, const QuantizedRows& a, const LinearOutput& out,
                const TileRuns& runs, int thread) {
   const PackedTernary& w = out.layer->w;
+  ThreadScratch& scratch = (*ctx.scratch)[static_cast<std::size_t>(thread)];
   TileStreams streams{};
-  add_streams(&streams, w, runs, (*ctx.scratch)[static_cast<std::size_t>(thread)].acc.data());
-  ctx.gemv.fn(streams, num_blocks(w.packing, w.k), {a.codes, a.sums[0], a.tables});
+  add_streams(&streams, w, runs, scratch.acc.data());
+  ctx.gemv.fn(streams, num_blocks(w.packing, w.k), activation(ctx, a, &scratch));
   const int64_t rows = runs.tiles * layout(w.packing).tile_rows;
   for (int r = 0; r < runs.count; ++r) {
     const int64_t row = runs.first[r] * layout(w.packing).tile_rows;
@@ -122,10 +74,10 @@ void gemv(const OpContext& ctx, const QuantizedRows& a, const LinearOutput* outp
     tasks += plans[i].tasks();
     bytes += weight_bytes(outputs[i].layer->w);
   }
-  parallel_for(ctx.threads_for(bytes), 0, tasks, 1, [&](int64_t task, int64_t, int thread) {
-    int i = 0;
-    for (; task >= plans[i].tasks(); ++i) task -= plans[i].tasks();
-    gemv_task(ctx, a, outputs[i], runs_of(plans[i], task), thread);
+  const int threads = ctx.threads_for(bytes);
+  parallel_for(threads, 0, tasks, 1, [&](int64_t index, int64_t, int thread) {
+    const TaskPlace at = place_of(plans, count, threads, index);
+    gemv_task(ctx, a, outputs[at.matrix], runs_of(plans[at.matrix], at.task), thread);
   });
 }
 
@@ -135,26 +87,24 @@ void gated_gemv(const OpContext& ctx, const QuantizedRows& a, const Linear& gate
   const int64_t tile_rows = layout(gate.w.packing).tile_rows;
   const FloatKernels& f32 = ctx.kernels->f32;
   const auto multiply = act == HiddenAct::kRelu2 ? f32.relu2_mul : f32.silu_mul;
-  parallel_for(
-      ctx.threads_for(2 * weight_bytes(gate.w)), 0, plan.tasks(), 1,
-      [&](int64_t task, int64_t, int thread) {
-        ThreadScratch& scratch = (*ctx.scratch)[static_cast<std::size_t>(thread)];
-        const TileRuns runs = runs_of(plan, task);
-        TileStreams streams{};
-        add_streams(&streams, gate.w, runs, scratch.acc.data());
-        add_streams(&streams, up.w, runs, scratch.acc.data());
-        ctx.gemv.fn(streams, num_blocks(gate.w.packing, gate.w.k), {a.codes, a.sums[0], a.tables});
-        float* g = scratch.row.data();
-        float* u = g + runs.tiles * tile_rows;
-        for (int r = 0; r < runs.count; ++r) {
-          const int64_t row = runs.first[r] * tile_rows,
-                        n = valid_rows(gate.w, row, runs.tiles * tile_rows);
-          f32.scale(streams.acc[r], n, a.scales[0], gate.weight_scale, bias_at(gate, row), g);
-          f32.scale(streams.acc[runs.count + r], n, a.scales[0], up.weight_scale, bias_at(up, row),
-                    u);
-          multiply(g, u, n, y + row);
-        }
-      });
+  const int threads = ctx.threads_for(2 * weight_bytes(gate.w));
+  parallel_for(threads, 0, plan.tasks(), 1, [&](int64_t index, int64_t, int thread) {
+    ThreadScratch& scratch = (*ctx.scratch)[static_cast<std::size_t>(thread)];
+    const TileRuns runs = runs_of(plan, place_of(&plan, 1, threads, index).task);
+    TileStreams streams{};
+    add_streams(&streams, gate.w, runs, scratch.acc.data());
+    add_streams(&streams, up.w, runs, scratch.acc.data());
+    ctx.gemv.fn(streams, num_blocks(gate.w.packing, gate.w.k), activation(ctx, a, &scratch));
+    float* g = scratch.row.data();
+    float* u = g + runs.tiles * tile_rows;
+    for (int r = 0; r < runs.count; ++r) {
+      const int64_t row = runs.first[r] * tile_rows,
+                    n = valid_rows(gate.w, row, runs.tiles * tile_rows);
+      f32.scale(streams.acc[r], n, a.scales[0], gate.weight_scale, bias_at(gate, row), g);
+      f32.scale(streams.acc[runs.count + r], n, a.scales[0], up.weight_scale, bias_at(up, row), u);
+      multiply(g, u, n, y + row);
+    }
+  });
 }
 
 // Sums of panel p (kPanelRows rows from p · kPanelRows on) of all M rows into acc (M, kPanelRows);
@@ -214,18 +164,6 @@ void gated_gemm(const OpContext& ctx, const QuantizedRows& a, const Linear& gate
 }
 
 }  // namespace
-
-void build_tables(const OpContext& ctx, const QuantizedRows& a) {
-  if (a.m != 1 || !ctx.gemv.needs_tables) return;
-  const Packing packing = ctx.packing;
-  const int64_t blocks = num_blocks(packing, a.k);
-  const auto build = ctx.kernels->build_tables[static_cast<int>(packing)];
-  const int64_t bytes = blocks * ctx.kernels->table_bytes[static_cast<int>(packing)];
-  const int threads = ctx.threads_for(bytes);
-  const int64_t grain = threads == 1 ? blocks : std::max<int64_t>(ceil_div(blocks, 4 * threads), 4);
-  parallel_for(threads, 0, blocks, grain,
-               [&](int64_t begin, int64_t end, int) { build(a.codes, begin, end, a.tables); });
-}
 
 void linear(const OpContext& ctx, const QuantizedRows& a, const LinearOutput* outputs, int count) {
   (a.m == 1 ? gemv : gemm)(ctx, a, outputs, count);

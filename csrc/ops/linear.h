@@ -28,7 +28,7 @@ struct QuantizedRows {
   int8_t* codes;    // (M, stride)
   int32_t* sums;    // (M)
   float* scales;    // (M)
-  uint8_t* tables;  // of row 0, filled by build_tables where the GEMV needs them
+  int64_t version;  // grows with every change of the codes
 };
 
 struct LinearOutput {
@@ -43,9 +43,6 @@ enum class HiddenAct : int { kRelu2 = 0, kSilu = 1 };
 // Integer sums that one task may hold: all M rows of a panel, or the streams of a GEMV.
 constexpr int64_t kPanelRows = 64;
 constexpr int64_t acc_elements(int64_t max_m) { return 2 * kPanelRows * (max_m < 64 ? 64 : max_m); }
-
-// Fills a.tables for the GEMVs that follow; does nothing where M != 1 or the kernel needs none.
-void build_tables(const OpContext& ctx, const QuantizedRows& a);
 
 // `count` layers of the same activations (q, k, v), all of them one job for the threads.
 void linear(const OpContext& ctx, const QuantizedRows& a, const LinearOutput* outputs, int count);

@@ -74,6 +74,13 @@ struct alignas(64) Slot {
   Parking parking;
 };
 
+// Chunks that one thread is to run, in order: neighbours in memory stay with a thread, whose
+// prefetches past the end of a chunk then serve its next one.
+struct alignas(64) Share {
+  std::atomic<int64_t> next{0};
+  int64_t end = 0;
+};
+
 std::atomic<uint32_t> g_fork_generation{0};
 
 }  // namespace
@@ -92,15 +99,29 @@ struct ThreadPool::Impl {
   // The job; written by the caller while no slot is posted or running.
   ChunkFn fn = nullptr;
   void* ctx = nullptr;
-  int64_t end = 0;
   int64_t grain = 1;
-  alignas(64) std::atomic<int64_t> next{0};
+  int num_shares = 0;
+  Share shares[kMaxThreads + 1];
 
+  // First the thread's own share, then what the others have not begun.
   void take_chunks(int thread) {
-    for (;;) {
-      const int64_t from = next.fetch_add(grain, std::memory_order_relaxed);
-      if (from >= end) return;
-      fn(ctx, from, std::min(from + grain, end), thread);
+    for (int i = 0; i < num_shares; ++i) {
+      Share& share = shares[(thread + i) % num_shares];
+      for (;;) {
+        const int64_t from = share.next.fetch_add(grain, std::memory_order_relaxed);
+        if (from >= share.end) break;
+        fn(ctx, from, std::min(from + grain, share.end), thread);
+      }
+    }
+  }
+
+  // Shares of whole chunks, as even as they come.
+  void deal(int threads, int64_t begin, int64_t end) {
+    const int64_t chunks = (end - begin + grain - 1) / grain;
+    num_shares = threads;
+    for (int i = 0; i < threads; ++i) {
+      shares[i].next.store(begin + i * chunks / threads * grain, std::memory_order_relaxed);
+      shares[i].end = std::min(begin + (i + 1) * chunks / threads * grain, end);
     }
   }
 
@@ -178,9 +199,8 @@ void ThreadPool::run(int num_threads, int64_t begin, int64_t end, int64_t grain,
   std::lock_guard<std::mutex> lock(impl.run_mutex);
   impl.fn = fn;
   impl.ctx = ctx;
-  impl.end = end;
   impl.grain = grain;
-  impl.next.store(begin, std::memory_order_relaxed);
+  impl.deal(threads, begin, end);
   impl.run(threads - 1);
 }
 

@@ -1,0 +1,99 @@
+// How the row tiles of a GEMV are dealt to threads: tasks of several far-apart runs of tiles, in an
+// order that keeps a thread's tasks next to each other in memory.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/kernel_table.h"
+#include "ops/linear.h"
+#include "ops/op_context.h"
+#include "pack/format.h"
+
+namespace bitinfer {
+
+constexpr int kStreams = 8;  // far-apart runs of tiles that a GEMV task walks (design: 4 to 8)
+constexpr int64_t kTaskBytes =
+    128 * 1024;  // weights of a GEMV task: short enough to balance the threads
+constexpr int64_t kLeastTaskBytes = 16 * 1024;
+
+// How the tiles of a matrix are dealt to GEMV tasks: `streams` regions of `region` tiles, of which
+// each task takes the next `step`; the tiles behind them are dealt to smaller tasks at the end.
+// Where a task is one tile of each region, tasks are so few that an uneven number would leave a
+// thread idle: then the regions' tasks are a multiple of the threads, and so are the smaller ones.
+struct GemvPlan {
+  int64_t tiles;
+  int streams;
+  int64_t region;
+  int64_t step;
+  int64_t full_tasks;
+  int64_t small_tasks;
+
+  int64_t tasks() const { return full_tasks + small_tasks; }
+};
+
+inline GemvPlan plan_gemv(const OpContext& ctx, const PackedTernary& w, int most_streams) {
+  GemvPlan plan;
+  plan.tiles = num_tiles(w.packing, w.n);
+  plan.streams = static_cast<int>(std::min<int64_t>(most_streams, plan.tiles));
+  plan.region = plan.tiles / plan.streams;
+  const int64_t threads = ctx.num_threads;
+  const int64_t bytes = tile_bytes(w.packing, w.k);
+  const int64_t share = plan.tiles * bytes / (8 * threads);
+  const int64_t task = threads == 1 ? kTaskBytes : std::clamp(share, kLeastTaskBytes, kTaskBytes);
+  const int64_t room = acc_elements(1) / kMaxStreams / layout(w.packing).tile_rows;
+  plan.step = std::clamp<int64_t>(task / (plan.streams * bytes), 1, std::min(plan.region, room));
+  if (plan.step == 1) plan.region -= plan.region % threads;
+  plan.full_tasks = ceil_div(plan.region, plan.step);
+  const int64_t rest = plan.tiles - plan.streams * plan.region;
+  plan.small_tasks = std::min(rest, round_up(ceil_div(rest, plan.streams), threads));
+  return plan;
+}
+
+// Runs of neighbouring tiles: run r starts at tile first[r].
+struct TileRuns {
+  int count;
+  int64_t tiles;
+  int64_t first[kMaxStreams];
+};
+
+inline TileRuns runs_of(const GemvPlan& plan, int64_t task) {
+  TileRuns runs;
+  if (task >= plan.full_tasks) {  // of the tiles at the end, each a run
+    runs.tiles = 1;
+    const int64_t done = plan.streams * plan.region, rest = plan.tiles - done;
+    const int64_t i = task - plan.full_tasks;
+    const int64_t begin = i * rest / plan.small_tasks, end = (i + 1) * rest / plan.small_tasks;
+    runs.count = static_cast<int>(end - begin);
+    for (int r = 0; r < runs.count; ++r) runs.first[r] = done + begin + r;
+    return runs;
+  }
+  const int64_t begin = task * plan.step;
+  runs.count = plan.streams;
+  runs.tiles = std::min(plan.step, plan.region - begin);
+  for (int r = 0; r < runs.count; ++r) runs.first[r] = r * plan.region + begin;
+  return runs;
+}
+
+struct TaskPlace {
+  int matrix;
+  int64_t task;
+};
+
+// The tasks of all matrices in an order that gives each thread's share of parallel_for its even
+// part of every matrix, neighbouring tiles one after the other.
+inline TaskPlace place_of(const GemvPlan* plans, int count, int64_t threads, int64_t index) {
+  for (int64_t thread = 0;; ++thread) {
+    for (int i = 0; i < count; ++i) {
+      const int64_t kinds[] = {plans[i].full_tasks, plans[i].small_tasks};
+      for (int kind = 0; kind < 2; ++kind) {
+        const int64_t begin = thread * kinds[kind] / threads;
+        const int64_t own = (thread + 1) * kinds[kind] / threads - begin;
+        if (index < own) return {i, begin + index + kind * plans[i].full_tasks};
+        index -= own;
+      }
+    }
+  }
+}
+
+}  // namespace bitinfer
