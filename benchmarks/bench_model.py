@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bitinfer.bench import bench
+from bitinfer.energy import open_energy_counter
 from bitinfer.engine import Engine
 from bitinfer.formats.packed import PACKED_NAME, PackedFile
 from bitinfer.generate import generate_step
@@ -55,15 +56,17 @@ def record_models(
 ) -> list[dict[str, Any]]:
     """Records of all phases of the models, each with the model's footprint."""
     records = []
+    counter = open_energy_counter()
     context = max(prompt_tokens, generated_tokens) + 1
     for folder in models:
         footprint = _in_own_process(folder, threads, context)
         engine = _load(folder, threads, context)
         for record in bench(
             engine,
-            prompt_tokens=prompt_tokens,
-            generated_tokens=generated_tokens,
+            prompts=[prompt_tokens],
+            generated=[generated_tokens],
             repeats=repeats,
+            energy=counter,
             checkout=HERE,
         ):
             records.append({**record.to_json(), **footprint})

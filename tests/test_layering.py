@@ -14,7 +14,7 @@ CSRC = ROOT / "csrc"
 
 # Each unit may import the units of the rows above it; those of one row do not import each other.
 PYTHON_LAYERS = [
-    {"errors", "cpu_count", "chat_template_worker", "reference", "thinking"},
+    {"errors", "cpu_count", "energy", "chat_template_worker", "reference", "thinking"},
     {"history", "json_file"},
     {"runtime"},
     {"config", "machine"},

@@ -1,47 +1,90 @@
-"""``bitinfer bench``: a table for people, or records for programs."""
+"""``bitinfer bench``: a table for people, records for programs, plots; ``bench compare``."""
 
 from __future__ import annotations
 
-import json
+import importlib.util
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from bitinfer.cli.bench_compare import compare
+from bitinfer.cli.counts import Counts
 from bitinfer.cli.options import layout_options
 
 if TYPE_CHECKING:
     from bitinfer.bench import Record
+    from bitinfer.engine import Engine
 
 Progress = Callable[[int, int], None]
 
 
-@click.command()
+class _Bench(click.Command):
+    """``bench MODEL`` measures; ``bench compare`` is a command of its own."""
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        if args[:1] == ["compare"]:
+            return compare.make_context("bench compare", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+
+@click.command(
+    cls=_Bench,
+    epilog="'bitinfer bench compare OLD.json NEW.json' compares two measurements.",
+)
 @click.argument("model", required=False)
 @click.option(
     "-p",
     "--prompt-tokens",
-    type=click.IntRange(0),
-    default=512,
+    type=Counts(0),
+    metavar="N,...",
+    default="512",
     show_default=True,
-    help="Length of the prompt of the prefill; 0: no prefill",
+    help="Lengths of prompts to prefill (pp); 0: none",
 )
 @click.option(
     "-n",
     "--generated-tokens",
-    type=click.IntRange(0),
-    default=128,
+    type=Counts(0),
+    metavar="N,...",
+    default="128",
     show_default=True,
-    help="Tokens generated in the decode; 0: no decode",
+    help="Numbers of tokens to generate (tg); 0: none",
+)
+@click.option(
+    "-pg",
+    "--pair",
+    "pairs",
+    type=Counts(1, count=2),
+    metavar="P,N",
+    multiple=True,
+    help="A prompt and tokens generated after it, timed as one; may be repeated",
+)
+@click.option(
+    "-d",
+    "--depth",
+    "depths",
+    type=Counts(0),
+    metavar="N,...",
+    default="0",
+    show_default=True,
+    help="Tokens that the cache holds before",
 )
 @click.option(
     "-t",
     "--threads",
-    type=click.IntRange(1, 256),
-    help="Threads [default: the performance cores]",
+    type=Counts(1, 256),
+    metavar="N,...",
+    help="Numbers of threads [default: the performance cores]",
 )
 @click.option(
     "-r", "--repeats", type=click.IntRange(1), default=5, show_default=True, help="Measured runs"
@@ -55,51 +98,121 @@ Progress = Callable[[int, int], None]
 )
 @layout_options
 @click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "md", "csv", "json"]),
+    default="table",
+    show_default=True,
+    help="What goes to stdout",
+)
+@click.option(
     "--json",
     "json_path",
     type=click.Path(dir_okay=False, allow_dash=True),
     metavar="FILE",
-    help="Write a list of records to FILE; - is stdout",
+    help="Write a list of records to FILE; - is stdout, instead of --output",
+)
+@click.option(
+    "--plot",
+    "plots",
+    type=click.Path(dir_okay=False, path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Draw the figures into FILE.png or FILE.svg; may be repeated",
+)
+@click.option(
+    "--theme",
+    type=click.Choice(["light", "dark"]),
+    default="light",
+    show_default=True,
+    help="Colours of the plot",
 )
 def bench(
     model: str | None,
-    prompt_tokens: int,
-    generated_tokens: int,
-    threads: int | None,
-    repeats: int,
-    warmup: int,
     json_path: str | None,
+    output: str,
+    plots: tuple[Path, ...],
+    theme: str,
     packing: str,
     head: str,
     kv_cache: str,
+    **measured: Any,
 ) -> None:
-    """Measure the prefill and decode speed of MODEL (a folder; default: the embedded one)."""
-    from bitinfer import bench as benchmark, default_model
+    """Measure the prefill and decode speed of MODEL (a folder; default: the embedded one).
+
+    Options with N,... take several numbers with commas between them; everything is measured with
+    each number of threads and at each depth.
+    """
+    from bitinfer import default_model
+    from bitinfer.bench import write_records
     from bitinfer.engine import Engine
     from bitinfer.model import find_model
 
+    if plots:
+        _check_plots(plots)
     folder = default_model() if model is None else find_model(model)
-    engine = Engine.load(folder, packing=packing, head=head, kv_cache=kv_cache, num_threads=threads)
+    threads = measured.pop("threads") or ()
+    engine = Engine.load(
+        folder,
+        packing=packing,
+        head=head,
+        kv_cache=kv_cache,
+        num_threads=threads[0] if threads else None,
+    )
     for note in engine.notes:
         click.echo(f"note: {note}", err=True)
-    with _bar() if sys.stderr.isatty() else _silence() as progress:
-        records = benchmark.bench(
+    records = _measure(engine, threads=threads, **measured)
+    text = write_records(records)
+    if json_path not in (None, "-"):
+        Path(str(json_path)).write_text(text + "\n", encoding="utf-8")
+    if plots:
+        from bitinfer.bench.plot import draw
+
+        for path in plots:
+            draw(records, path, theme=theme)
+    if json_path == "-":
+        output = "json"
+    if output != "table" or json_path is None:
+        _show(records, output)
+
+
+def _check_plots(paths: tuple[Path, ...]) -> None:
+    """Refuse before the measurement what could not be drawn after it."""
+    from bitinfer.bench.plot import SUFFIXES
+
+    for path in paths:
+        if path.suffix.lower() not in SUFFIXES:
+            raise click.BadParameter(
+                f"expected a name that ends with {' or '.join(SUFFIXES)}, got '{path}'",
+                param_hint="'--plot'",
+            )
+    if importlib.util.find_spec("matplotlib") is None:
+        raise click.ClickException(
+            "--plot: matplotlib is missing: install it with pip install 'bitinfer[plot]'"
+        )
+
+
+def _measure(
+    engine: Engine,
+    *,
+    prompt_tokens: tuple[int, ...],
+    generated_tokens: tuple[int, ...],
+    **options: Any,
+) -> list[Record]:
+    from bitinfer.bench import bench as measure
+    from bitinfer.energy import open_energy_counter
+
+    bar = _bar() if sys.stderr.isatty() else _silence()
+    with closing(open_energy_counter()) as counter, bar as progress:
+        return measure(
             engine,
-            prompt_tokens=prompt_tokens,
-            generated_tokens=generated_tokens,
-            repeats=repeats,
-            warmup=warmup,
+            prompts=prompt_tokens,
+            generated=generated_tokens,
+            energy=counter,
             checkout=_checkout(),
             progress=progress,
+            **options,
         )
-    if json_path is None:
-        _print_table(records)
-        return
-    text = json.dumps([record.to_json() for record in records], indent=1)
-    if json_path == "-":
-        click.echo(text)
-    else:
-        Path(json_path).write_text(text + "\n", encoding="utf-8")
 
 
 def _checkout() -> Path | None:
@@ -108,33 +221,38 @@ def _checkout() -> Path | None:
     return here if (here / "csrc" / "pack" / "format.h").is_file() else None
 
 
-def _print_table(records: list[Record]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _show(records: list[Record], output: str) -> None:
+    from bitinfer.bench import tables, write_records
 
-    first = records[0]
-    machine: dict[str, Any] = first.machine
-    table = Table(box=None, pad_edge=False)
-    for name in ("phase", "tokens", "tokens/s", "slowest-fastest", "MB/token", "GB/s", "roofline"):
-        table.add_column(name, justify="left" if name == "phase" else "right", no_wrap=True)
+    rows = tables.record_rows(records)
+    rows = tables.without_columns(rows, tables.empty_columns(rows))
+    if output == "json":
+        click.echo(write_records(records))
+    elif output == "csv":
+        click.echo(tables.csv_text(records), nl=False)
+    elif output == "md":
+        click.echo(tables.markdown(rows))
+    else:
+        _print_table(records, rows)
+
+
+def _print_table(records: list[Record], rows: list[list[str]]) -> None:
+    from bitinfer.bench import tables
+    from bitinfer.cli.table import console, print_table
+
+    first, to = records[0], console()
+    runs = f"{first.repeats} run{'s' * (first.repeats > 1)}"
+    to.print(f"{first.model}: {first.packing}, {first.head} head, {first.kv_cache} cache")
+    to.print(f"{first.machine['cpu']}: {first.isa}, {runs}")
+    rows = tables.without_columns(rows, ["model", "packing"])
+    drop = ["MB/token", "slowest-fastest", "GB/s", "J/token", "roofline", "threads"]
+    print_table(rows, to, left=["test"], drop=drop)
+    read: dict[int, float] = {}
     for record in records:
-        # A prefill reads each weight for many tokens at once: memory does not bound it.
-        share = record.gb_per_s / record.roofline_gb_per_s
-        table.add_row(
-            record.phase,
-            str(record.tokens),
-            f"{record.tokens_per_s:.1f}",
-            f"{record.tokens_per_s_min:.1f}-{record.tokens_per_s_max:.1f}",
-            f"{record.bytes_per_token / 1e6:.2f}",
-            f"{record.gb_per_s:.1f}",
-            f"{share:.0%}" if record.phase == "decode" else "",
-        )
-    width = None if sys.stdout.isatty() else 80
-    console = Console(width=width, highlight=False, soft_wrap=False)
-    console.print(f"{first.model}: {first.packing}, {first.head} head, {first.kv_cache} cache")
-    console.print(f"{machine['cpu']}: {first.isa}, {first.threads} threads, {first.repeats} runs")
-    console.print(table)
-    console.print(f"roofline: {first.roofline_gb_per_s:.1f} GB/s read with as many threads")
+        read[record.threads] = max(read.get(record.threads, 0.0), record.roofline_gb_per_s)
+    shown = ", ".join(f"{gb:.1f} GB/s by {n}" for n, gb in read.items())
+    to.print(f"roofline: memory read with as many threads: {shown}")
+    to.print(f"energy: {first.energy}")
 
 
 @contextmanager
@@ -144,7 +262,7 @@ def _silence() -> Iterator[Progress]:
 
 @contextmanager
 def _bar() -> Iterator[Progress]:
-    """Runs done and in all, on stderr."""
+    """Rounds done and in all, on stderr."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar
 

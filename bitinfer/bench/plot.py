@@ -1,0 +1,199 @@
+"""Records as a picture: the roofline, tokens/s by threads and by context. Needs the extra `plot`.
+
+Every test has a colour and a mark of its own in all panels; the colours are those of Okabe and Ito,
+which colour-blind people can tell apart.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, Formatter, FuncFormatter, LogLocator, NullFormatter
+
+from bitinfer.bench.record import Record
+
+SUFFIXES = (".png", ".svg")
+_COLOURS = {  # without those that are faint on the paper
+    "light": ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"),
+    "dark": ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00"),
+}
+_MARKS = "osD^vP"
+_INK = {"light": ("#ffffff", "#1a1a1a", "#d8d8d8"), "dark": ("#161b22", "#e6e6e6", "#363d47")}
+_PANEL_INCHES = (4.4, 4.2)
+_CAPTION_CHARACTERS = 78  # to a panel's width
+_LOGARITHMIC_FROM = 4  # times that the fastest is faster than the slowest
+
+
+def draw(records: list[Record], path: Path, *, theme: str = "light") -> None:
+    """Write one picture of a measurement, with as many panels as there is something to show.
+
+    Always the roofline; speed by threads and by context where the records have several of them.
+
+    Args:
+        records: Of one run of ``bench``.
+        path: Ends with .png or .svg.
+        theme: ``light`` or ``dark``.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    most_threads = max(record.threads for record in records)
+    least_depth = min(record.depth for record in records)
+    at_most_threads = [record for record in records if record.threads == most_threads]
+    at_least_depth = [record for record in records if record.depth == least_depth]
+    threads = f"{most_threads} thread{'s' * (most_threads > 1)}"
+    panels: list[_Panel] = [partial(_roofline, at_most_threads, f"roofline, {threads}")]
+    if len(at_least_depth) < len(records):
+        panels.append(partial(_by_context, at_most_threads, f"by context, {threads}"))
+    if len(at_most_threads) < len(records):
+        after = f", after {least_depth} tokens" if least_depth else ""
+        panels.append(partial(_by_threads, at_least_depth, f"by threads{after}"))
+    with mpl.rc_context(_rc_params(theme)):
+        width, height = _PANEL_INCHES
+        figure = Figure(figsize=(width * len(panels), height), layout="constrained")
+        styles = _Styles(records, theme)
+        for axes, panel in zip(
+            figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
+        ):
+            panel(axes, styles)
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        named = dict(zip(labels, handles, strict=True))  # a test at several depths once
+        figure.legend(named.values(), named, loc="outside upper center", ncols=3 * len(panels))
+        caption = textwrap.fill(_caption(records[0]), _CAPTION_CHARACTERS * len(panels))
+        figure.supxlabel(caption, fontsize="x-small")
+        figure.savefig(path, dpi=160)
+
+
+class _Styles:
+    """A colour and a mark for each test, whatever its depth."""
+
+    def __init__(self, records: list[Record], theme: str) -> None:
+        self.names = list(dict.fromkeys(map(self.name, records)))
+        self._colours = _COLOURS[theme]
+
+    @staticmethod
+    def name(record: Record) -> str:
+        return record.test.partition(" @")[0]
+
+    def of(self, name: str) -> dict[str, str]:
+        index, count = self.names.index(name), len(self._colours)
+        mark = _MARKS[(index + index // count) % len(_MARKS)]
+        return {"color": self._colours[index % count], "marker": mark, "label": name}
+
+
+_Panel = Callable[[Axes, _Styles], None]
+_Value = Callable[[Record], float]
+
+
+def _rc_params(theme: str) -> Any:
+    paper, ink, grid = _INK[theme]
+    inked = ("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "text.color")
+    return {
+        **dict.fromkeys(inked, ink),
+        "figure.facecolor": paper,
+        "axes.facecolor": paper,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlesize": "medium",
+        "grid.color": grid,
+        "grid.linewidth": 0.6,
+        "font.size": 9,
+        "legend.frameon": False,
+        "svg.fonttype": "none",  # text stays text
+        "svg.hashsalt": "bitinfer",  # the same records, the same file
+    }
+
+
+def _caption(record: Record) -> str:
+    machine, n = record.machine, record.repeats
+    runs = (
+        f"medians of n = {n} runs, bars from the slowest to the fastest" if n > 1 else "n = 1 run"
+    )
+    commit = f", commit {machine['commit']}" if machine["commit"] else ""
+    return (
+        f"{record.model}, {record.packing}, {record.head} head, {record.kv_cache} cache; {runs}."
+        f" {machine['cpu']}, {record.isa}, {machine['cores']} cores,"
+        f" {machine['memory'] / 2**30:.0f} GiB; {machine['date'][:10]}{commit}"
+    )
+
+
+def _roofline(records: list[Record], title: str, axes: Axes, styles: _Styles) -> None:
+    """Speed over bytes per token: memory allows what lies below the line of its bandwidth."""
+    axes.set(title=title, xlabel="bytes read per token (MB)", ylabel="tokens/s")
+    _points(axes, records, styles, lambda record: record.bytes_per_token / 1e6, line="")
+    read = max(record.roofline_gb_per_s for record in records)
+    megabytes = [record.bytes_per_token / 1e6 for record in records]
+    ends = [min(megabytes) / 3, max(megabytes) * 3]
+    limits = [read * 1e3 / end for end in ends]
+    axes.plot(ends, limits, color=mpl.rcParams["axes.labelcolor"], linewidth=1.2)
+    axes.annotate(  # right of the line's upper end, where nothing can be
+        f"memory: {read:.1f} GB/s",
+        (ends[0], limits[0]),
+        xytext=(12, 0),
+        textcoords="offset points",
+        verticalalignment="center",
+    )
+    _logarithmic(axes.xaxis, FuncFormatter(lambda value, _: f"{value:g}"))
+    _logarithmic(axes.yaxis, EngFormatter(sep=" "))
+
+
+def _by_threads(records: list[Record], title: str, axes: Axes, styles: _Styles) -> None:
+    axes.set(title=title, xlabel="threads")
+    axes.set_xticks(sorted({record.threads for record in records}))
+    _speeds(axes, records, styles, lambda record: record.threads)
+
+
+def _by_context(records: list[Record], title: str, axes: Axes, styles: _Styles) -> None:
+    axes.set(title=title, xlabel="context before the test (tokens)")
+    _speeds(axes, records, styles, lambda record: record.depth)
+
+
+def _speeds(axes: Axes, records: list[Record], styles: _Styles, x: _Value) -> None:
+    """A line for each test; a logarithmic scale where prefill is far above decode."""
+    axes.set_ylabel("tokens/s")
+    _points(axes, records, styles, x, line="-")
+    rates = [record.tokens_per_s for record in records]
+    if max(rates) < _LOGARITHMIC_FROM * min(rates):
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(EngFormatter(sep=" "))
+    else:
+        _logarithmic(axes.yaxis, EngFormatter(sep=" "))
+
+
+def _logarithmic(axis: Axis, labels: Formatter) -> None:
+    """A logarithmic scale; of less than two decades 2 and 5 are named too."""
+    low, high = axis.get_data_interval()
+    set_scale = axis.axes.set_xscale if axis is axis.axes.xaxis else axis.axes.set_yscale
+    set_scale("log")
+    axis.set_major_locator(LogLocator(subs=(1,) if high > 100 * low else (1, 2, 5)))
+    axis.set_major_formatter(labels)
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _points(axes: Axes, records: list[Record], styles: _Styles, x: _Value, *, line: str) -> None:
+    """Medians with bars from the slowest to the fastest run."""
+    for name in styles.names:
+        shown = sorted((record for record in records if styles.name(record) == name), key=x)
+        median = [r.tokens_per_s for r in shown]
+        below = [r.tokens_per_s - r.tokens_per_s_min for r in shown]
+        above = [r.tokens_per_s_max - r.tokens_per_s for r in shown]
+        axes.errorbar(
+            [x(r) for r in shown],
+            median,
+            yerr=[below, above],
+            linestyle=line,
+            linewidth=1.3,
+            markersize=5,
+            capsize=2,
+            **styles.of(name),  # type: ignore[arg-type]  # texts all
+        )
