@@ -66,7 +66,7 @@ oracle: .venv/.extra-oracle
 # without NDEBUG the kernels' assertions hold too. Kernels know no threads.
 cpp: build/cpp-address,undefined build/cpp-thread
 build/cpp-thread: CPP_TESTS := thread_pool_test forward_test
-build/cpp-%: CPP_TESTS := kernel_test forward_test pack_test thread_pool_test self_test_test allocation_test
+build/cpp-%: CPP_TESTS := kernel_test forward_test pack_test thread_pool_test cpu_features_test self_test_test allocation_test
 build/cpp-%: FORCE | .venv/.tools
 	$(RUN) "building the C++ tests ($* sanitizer)" sh -e -c 'PATH="$$PWD/$(BIN):$$PATH"; \
 	  cmake -S . -B $@ -DBITINFER_PYTHON=OFF -DBITINFER_TESTS=ON -DBITINFER_WERROR=ON \

@@ -33,54 +33,62 @@ uint64_t xcr0(uint32_t leaf1_ecx) {
   return (static_cast<uint64_t>(high) << 32) | low;
 }
 
-uint32_t detect() {
-  constexpr uint64_t kYmmState = 0x6;   // XMM and the upper halves of YMM
-  constexpr uint64_t kZmmState = 0xe6;  // + mask registers, upper halves of ZMM0-15, ZMM16-31
+CpuFeatures detect() {
   const CpuidLeaf leaf1 = cpuid(1);
   const CpuidLeaf leaf7 = cpuid(7);
-  const uint64_t saved = xcr0(leaf1.ecx);
-  uint32_t found = 0;
-  const auto add = [&found](uint32_t reg, int bit, uint32_t feature) {
-    if (reg & (1u << bit)) found |= feature;
-  };
-  add(leaf1.ecx, 9, kSsse3);
-  add(leaf1.ecx, 19, kSse41);
-  if ((saved & kYmmState) == kYmmState && (leaf1.ecx & (1u << 28))) {
-    add(leaf1.ecx, 29, kF16C);
-    add(leaf7.ebx, 5, kAvx2);
-  }
-  if ((saved & kZmmState) == kZmmState && (leaf7.ebx & (1u << 16))) {
-    found |= kAvx512F;
-    add(leaf7.ebx, 17, kAvx512DQ);
-    add(leaf7.ebx, 30, kAvx512BW);
-    add(leaf7.ebx, 31, kAvx512VL);
-    add(leaf7.ecx, 1, kAvx512VBMI);
-    add(leaf7.ecx, 11, kAvx512VNNI);
-  }
-  return found;
+  return x86_features(leaf1.ecx, leaf7.ebx, leaf7.ecx, xcr0(leaf1.ecx));
 }
 
 #elif defined(__aarch64__)
 
-uint32_t detect() {
+CpuFeatures detect() {
 #if defined(__linux__)
-  return (getauxval(AT_HWCAP) & HWCAP_ASIMD) ? uint32_t{kNeon} : 0u;
+  const uint32_t found = (getauxval(AT_HWCAP) & HWCAP_ASIMD) ? uint32_t{kNeon} : 0u;
 #else
-  return kNeon;  // every Apple aarch64 has it
+  const uint32_t found = kNeon;  // every Apple aarch64 has it
 #endif
+  return {found, found};
 }
 
 #else
 
-uint32_t detect() { return 0; }
+CpuFeatures detect() { return {}; }
 
 #endif
 
 }  // namespace
 
-uint32_t cpu_features() {
-  static const uint32_t features = detect();
+CpuFeatures cpu_features() {
+  static const CpuFeatures features = detect();
   return features;
+}
+
+CpuFeatures x86_features(uint32_t leaf1_ecx, uint32_t leaf7_ebx, uint32_t leaf7_ecx,
+                         uint64_t xcr0) {
+  constexpr uint64_t kYmmState = 0x6;   // XMM and the upper halves of YMM
+  constexpr uint64_t kZmmState = 0xe6;  // + mask registers, upper halves of ZMM0-15, ZMM16-31
+  CpuFeatures found;
+  // A bit of a cpuid register, and the states without which its instructions fault.
+  const auto add = [&found, xcr0](uint32_t reg, int bit, uint64_t state, uint32_t feature) {
+    if (!(reg & (1u << bit))) return;
+    found.cpu |= feature;
+    if ((xcr0 & state) == state) found.usable |= feature;
+  };
+  add(leaf1_ecx, 9, 0, kSsse3);
+  add(leaf1_ecx, 19, 0, kSse41);
+  if (leaf1_ecx & (1u << 28)) {  // AVX
+    add(leaf1_ecx, 29, kYmmState, kF16C);
+    add(leaf7_ebx, 5, kYmmState, kAvx2);
+  }
+  if (leaf7_ebx & (1u << 16)) {
+    add(leaf7_ebx, 16, kZmmState, kAvx512F);
+    add(leaf7_ebx, 17, kZmmState, kAvx512DQ);
+    add(leaf7_ebx, 30, kZmmState, kAvx512BW);
+    add(leaf7_ebx, 31, kZmmState, kAvx512VL);
+    add(leaf7_ecx, 1, kZmmState, kAvx512VBMI);
+    add(leaf7_ecx, 11, kZmmState, kAvx512VNNI);
+  }
+  return found;
 }
 
 std::string feature_names(uint32_t features) {
@@ -93,6 +101,16 @@ std::string feature_names(uint32_t features) {
     if (features & bit) text += (text.empty() ? "" : ", ") + std::string(name);
     bit <<= 1;
   }
+  return text;
+}
+
+std::string why_unusable(uint32_t needs, CpuFeatures features) {
+  const uint32_t missing = needs & ~features.cpu;
+  const uint32_t unsaved = needs & features.cpu & ~features.usable;
+  std::string text = missing || unsaved ? "lacks " : "";
+  if (missing) text += feature_names(missing);
+  if (missing && unsaved) text += " and ";
+  if (unsaved) text += "the operating system's support of " + feature_names(unsaved);
   return text;
 }
 

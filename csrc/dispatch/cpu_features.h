@@ -20,8 +20,21 @@ enum CpuFeature : uint32_t {
   kNeon = 1u << 10,
 };
 
-// Bits that the CPU has and the OS supports (AVX state and AVX-512 state enabled in XCR0).
-uint32_t cpu_features();
+struct CpuFeatures {
+  uint32_t cpu = 0;     // what the CPU has
+  uint32_t usable = 0;  // of these what the OS supports too
+};
+
+// Of this machine, found once.
+CpuFeatures cpu_features();
+
+// What an x86 CPU tells: registers of cpuid leaf 1 and leaf 7, and XCR0, the register states that
+// the OS saves (0 without OSXSAVE).
+CpuFeatures x86_features(uint32_t leaf1_ecx, uint32_t leaf7_ebx, uint32_t leaf7_ecx, uint64_t xcr0);
+
+// Why `needs` is more than can be used: "lacks avx512vbmi and the operating system's support of
+// avx2"; empty if it is not.
+std::string why_unusable(uint32_t needs, CpuFeatures features);
 
 // "avx512f, avx512vnni" for the bits of `features`.
 std::string feature_names(uint32_t features);

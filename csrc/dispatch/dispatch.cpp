@@ -58,7 +58,7 @@ constexpr IsaRow kIsaRows[] = {
 };
 constexpr int kNumRows = static_cast<int>(std::size(kIsaRows));
 
-bool usable(const IsaRow& row) { return (row.needs & ~cpu_features()) == 0; }
+bool usable(const IsaRow& row) { return (row.needs & ~cpu_features().usable) == 0; }
 
 const KernelTable& table_of_row(int row) {
   static std::once_flag made[kNumRows];
@@ -76,9 +76,8 @@ int find_row(const std::string& name, const char* subject) {
       choices += (choices.empty() ? "" : ", ") + std::string(kIsaRows[row].name);
   }
   for (const IsaRow& row : kIsaRows) {
-    BITINFER_CHECK(name != row.name, subject << ": this machine cannot run " << name
-                                             << ", it lacks "
-                                             << feature_names(row.needs & ~cpu_features())
+    BITINFER_CHECK(name != row.name, subject << ": this machine cannot run " << name << ", it "
+                                             << why_unusable(row.needs, cpu_features())
                                              << "; choose one of " << choices);
   }
   BITINFER_CHECK(false, subject << ": unknown row " << name << "; choose one of " << choices);
@@ -152,9 +151,7 @@ const KernelTable& settle(Choice& c) {
 std::vector<IsaStatus> isa_report() {
   std::vector<IsaStatus> report;
   for (const IsaRow& row : kIsaRows) {
-    const bool ok = usable(row);
-    report.push_back(
-        {row.name, ok, ok ? "" : "lacks " + feature_names(row.needs & ~cpu_features())});
+    report.push_back({row.name, usable(row), why_unusable(row.needs, cpu_features())});
   }
   return report;
 }
