@@ -101,7 +101,7 @@ struct ThreadPool::Impl {
   void* ctx = nullptr;
   int64_t grain = 1;
   int num_shares = 0;
-  Share shares[kMaxThreads + 1];
+  Share shares[kMaxThreads];
 
   // First the thread's own share, then what the others have not begun.
   void take_chunks(int thread) {
