@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 
@@ -12,6 +13,10 @@ from bitinfer import _core
 
 # A shell starts background jobs with SIGINT ignored, which the programs under test would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# No test reads the settings or writes into the history of whoever runs it.
+os.environ["BITINFER_CONFIG"] = os.devnull
+os.environ["BITINFER_HISTORY"] = "false"
 
 
 @pytest.fixture(params=_core.available_isas())

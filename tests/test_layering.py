@@ -14,14 +14,15 @@ CSRC = ROOT / "csrc"
 
 # Each unit may import the units of the rows above it; those of one row do not import each other.
 PYTHON_LAYERS = [
-    {"errors", "cpu_count", "energy", "chat_template_worker", "reference", "thinking"},
-    {"history", "json_file"},
+    {"errors", "cpu_count", "energy", "chat_template_worker", "progress", "reference", "thinking"},
+    {"history", "json_file", "settings"},
     {"runtime"},
     {"config", "machine"},
     {"formats"},
     {"families"},
     {"convert"},
     {"engine", "sampling", "tokenizer", "chat_template"},
+    {"grammar", "prefix_cache"},
     {"generate"},
     {"bench", "model"},
     {"cli"},

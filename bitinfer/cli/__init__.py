@@ -100,10 +100,21 @@ def _show_warning(message: Warning | str, *_: Any) -> None:
     click.echo(f"note: {message}", err=True)
 
 
+def command_names() -> tuple[str, ...]:
+    """The subcommands; the settings file may have a table for each."""
+    return tuple(_COMMANDS)
+
+
 @click.group(cls=_Commands, invoke_without_command=True)
+@click.option(
+    "--config",
+    envvar="BITINFER_CONFIG",
+    metavar="FILE",
+    help="Settings file [default: what 'bitinfer config path' prints]",
+)
 @click.version_option(__version__, message="bitinfer %(version)s")
 @click.pass_context
-def main(ctx: click.Context) -> None:
+def main(ctx: click.Context, config: str | None) -> None:
     """Run ternary (1.58-bit) language models on the CPU."""
     if ctx.invoked_subcommand is None:
         click.echo(_GREETING.format(version=__version__))

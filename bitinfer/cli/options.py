@@ -1,33 +1,49 @@
-"""Options that several commands share: how to load a model, and how to sample."""
+"""Options that several commands share: how to load a model, how to sample, where history is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from bitinfer.cli.setting import ModelFolder, SamplingValue, Setting, Whole
+from bitinfer.runtime import MAX_THREADS
+from bitinfer.sampling import SETTINGS
+
 if TYPE_CHECKING:
+    from bitinfer.history import History
     from bitinfer.model import Model
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Option = Callable[[Any], Any]  # what adds an option to a command
+
+_LARGE = 1 << 20  # a bound that no help needs to name
+
+
+def setting(*names: str, **attributes: Any) -> Option:
+    """Like `click.option`, for what the environment and the settings file can set too."""
+    return click.option(*names, cls=Setting, **attributes)
+
 
 _LAYOUT = (
-    click.option(
+    setting(
         "--packing",
         type=click.Choice(["auto", "i2", "t3", "t5"]),
         default="auto",
         show_default=True,
         help="Layout of the ternary weights in memory",
     ),
-    click.option(
+    setting(
         "--head",
         type=click.Choice(["int8", "source"]),
         default="int8",
         show_default=True,
         help="Output head: fast, or as the checkpoint has it",
     ),
-    click.option(
+    setting(
         "--kv-cache",
         type=click.Choice(["f16", "f32", "int8"]),
         default="f16",
@@ -37,55 +53,100 @@ _LAYOUT = (
 )
 
 _LOADING = (
-    click.option("--model", metavar="FOLDER", help="Model folder [default: the embedded tales-6m]"),
-    *_LAYOUT,
-    click.option(
-        "--threads",
-        type=click.IntRange(1, 256),
-        help="Threads [default: the performance cores]",
+    setting(
+        "-m",
+        "--model",
+        type=ModelFolder(),
+        help="Model folder [default: the embedded tales-6m]",
     ),
-    click.option(
+    *_LAYOUT,
+    setting(
+        "-t",
+        "--threads",
+        envvar="BITINFER_NUM_THREADS",
+        type=Whole(1, MAX_THREADS),
+        help=f"Threads, 1 to {MAX_THREADS} [default: the performance cores]",
+    ),
+    setting(
         "--context-length",
-        type=click.IntRange(2),
+        type=Whole(2),
         help="Most tokens of prompt and reply [default: the model's]",
     ),
 )
 
+
+def _range(low: float, high: float) -> str:
+    if high >= _LARGE:
+        return f" [from {low:g}]" if low > 0 else ""
+    return f" [{low:g} to {high:g}]" if low > -_LARGE else ""
+
+
 _SAMPLING = (
-    click.option("--max-tokens", type=click.IntRange(1), help="Most tokens to generate"),
-    click.option(
-        "--temperature", type=click.FloatRange(0, 100), help="0 is greedy; above, the more varied"
+    setting(
+        "--max-tokens",
+        type=Whole(1),
+        help="Most tokens to generate [default: the model's]",
     ),
-    click.option("--top-k", type=click.IntRange(0), help="Only the K likeliest tokens; 0: all"),
-    click.option("--top-p", type=click.FloatRange(0, 1), help="Only the likeliest up to this sum"),
-    click.option(
-        "--min-p", type=click.FloatRange(0, 1), help="Only tokens of this share of the likeliest"
-    ),
-    click.option(
-        "--seed", type=click.IntRange(0, 2**64 - 1), help="Repeat the same random choices"
+    *(
+        setting(
+            f"--{name.replace('_', '-')}",
+            type=SamplingValue(name),
+            help=about["help"] + _range(about["low"], about["high"]),
+        )
+        for name, about in SETTINGS.items()
     ),
 )
+
+_HISTORY_FILE = setting(
+    "--history-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Database of conversations [default: in the user's data folder]",
+)
+_HISTORY = (
+    setting("--history/--no-history", default=True, help="Keep the conversation [default: yes]"),
+    _HISTORY_FILE,
+)
+
+
+def _add(command: Command, options: Sequence[Option]) -> Command:
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def layout_options(command: Command) -> Command:
     """Add --packing, --head and --kv-cache."""
-    for option in reversed(_LAYOUT):
-        command = option(command)
-    return command
+    return _add(command, _LAYOUT)
 
 
 def loading_options(command: Command) -> Command:
     """Add the options of `load_model`."""
-    for option in reversed(_LOADING):
-        command = option(command)
-    return command
+    return _add(command, _LOADING)
 
 
 def sampling_options(command: Command) -> Command:
     """Add the options of `Model.generate`; without a default, for the model has its own."""
-    for option in reversed(_SAMPLING):
-        command = option(command)
-    return command
+    return _add(command, _SAMPLING)
+
+
+def history_options(command: Command) -> Command:
+    """Add --history, --no-history and --history-file."""
+    return _add(command, _HISTORY)
+
+
+def history_file_option(command: Command) -> Command:
+    """Add --history-file."""
+    return _add(command, [_HISTORY_FILE])
+
+
+def _names(options: Sequence[Option]) -> frozenset[str]:
+    command = click.command()(_add(lambda: None, options))
+    return frozenset(parameter.name or "" for parameter in command.params)
+
+
+# What may stand in the settings file before the tables: it holds for all commands that have it.
+COMMON_SETTINGS = _names([*_LOADING, *_SAMPLING, *_HISTORY])
 
 
 def load_model(options: dict[str, Any]) -> Model:
@@ -95,7 +156,7 @@ def load_model(options: dict[str, Any]) -> Model:
 
     model = options.pop("model")
     loaded = Model.load(
-        default_model() if model is None else model,
+        default_model() if model is None else Path(model).expanduser(),
         packing=options.pop("packing"),
         head=options.pop("head"),
         kv_cache=options.pop("kv_cache"),
@@ -105,3 +166,21 @@ def load_model(options: dict[str, Any]) -> Model:
     for note in loaded.engine.notes:
         click.echo(f"note: {note}", err=True)
     return loaded
+
+
+def open_history(options: dict[str, Any]) -> History | None:
+    """Open the history that ``options`` name, and remove what names it.
+
+    None if it is switched off, or cannot be used: then a warning has been given.
+    """
+    path, wanted = options.pop("history_file"), options.pop("history")
+    if not wanted:
+        return None
+    from bitinfer.errors import HistoryError
+    from bitinfer.history import History, default_path
+
+    try:
+        return History.open(path.expanduser() if path else default_path())
+    except HistoryError as error:
+        warnings.warn(f"{error}; this conversation is not kept", stacklevel=2)
+        return None
