@@ -5,6 +5,7 @@
 constexpr int kMicroGroups = 1;
 constexpr int kMicroTokens =
     6;  // 2 vectors x 6 tokens of sums, 2 of codes, 1 of activations: 15 registers
+constexpr int kI2DotLanes = 4;
 constexpr int kHeadRows = 4;
 constexpr int kHeadTokens = 2;
 

@@ -61,6 +61,7 @@ BITINFER_INLINE void i2_dot_lanes(const LaneGroup<count>& lanes, int64_t num_blo
 constexpr int kMicroGroups = 2;
 constexpr int kMicroTokens =
     12;  // 2 vectors x 12 tokens of sums, 2 of codes, 1 of activations: 27 registers
+constexpr int kI2DotLanes = 8;
 constexpr int kHeadRows = 8;
 constexpr int kHeadTokens = 2;
 

@@ -1,6 +1,13 @@
-// The named GEMM functions of a row, and its GEMV of the dot family for t3 and t5, all on
-// ternary_gemm.inl.h. Included inside the namespace of a row (these have external linkage).
+// The named dot products of an x86 row and their places in its table: on ternary_gemm.inl.h, on
+// gemm_i8.inl.h, on read_streams.inl.h and on the row's i2_dot_lanes. Included inside the namespace
+// of a row (these have external linkage).
 #pragma once
+
+BITINFER_SYMBOL void ternary_gemv_dot_i8_i2_i32(const TileStreams& streams, int64_t num_blocks,
+                                                const Activation& a) {
+  for_each_lane_group<kI2DotLanes>(streams, num_blocks * kI2BlockBytes, 1,
+                                   [&](const auto& lanes) { i2_dot_lanes(lanes, num_blocks, a); });
+}
 
 BITINFER_SYMBOL void ternary_gemv_dot_i8_t3_i32(const TileStreams& streams, int64_t num_blocks,
                                                 const Activation& a) {
@@ -34,4 +41,28 @@ BITINFER_SYMBOL void ternary_gemm_i8_t5_i32(const uint8_t* tiles, int64_t num_ti
                                             int64_t acc_stride, uint8_t* scratch) {
   gemm<Packing::kT5>(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc, acc_stride, scratch,
                      kGemmPieceK);
+}
+
+BITINFER_SYMBOL void gemm_i8(const int8_t* w, int64_t n, const int8_t* a, int64_t a_stride,
+                             const int32_t* a_sum, int64_t m, int64_t k_padded, int32_t* acc,
+                             int64_t acc_stride) {
+  gemm_i8_by_rows(w, n, a, a_stride, a_sum, m, k_padded, acc, acc_stride);
+}
+
+BITINFER_SYMBOL uint32_t read_streams(const uint8_t* data, int64_t bytes, int num_streams) {
+  return read_streams_by_count(data, bytes, num_streams);
+}
+
+static void set_dot_symbols(KernelTable* table) {
+  constexpr int kI2 = static_cast<int>(Packing::kI2);
+  constexpr int kT3 = static_cast<int>(Packing::kT3);
+  constexpr int kT5 = static_cast<int>(Packing::kT5);
+  table->gemv_dot[kI2] = ternary_gemv_dot_i8_i2_i32;
+  table->gemv_dot[kT3] = ternary_gemv_dot_i8_t3_i32;
+  table->gemv_dot[kT5] = ternary_gemv_dot_i8_t5_i32;
+  table->gemm[kI2] = ternary_gemm_i8_i2_i32;
+  table->gemm[kT3] = ternary_gemm_i8_t3_i32;
+  table->gemm[kT5] = ternary_gemm_i8_t5_i32;
+  table->gemm_i8 = gemm_i8;
+  table->read_streams = read_streams;
 }
