@@ -51,11 +51,11 @@ PackedTernary packed_view(const U8& packed, const std::string& packing, int64_t 
 }
 
 FloatMatrix float_view(const U8& buffer, const std::string& dtype, int64_t n, int64_t k) {
-  const MasterType type = master_type_from_name(dtype);
+  const FloatType type = float_type_from_name(dtype);
   check_packed_shape(n, k);
-  BITINFER_CHECK(buffer.size() == n * k * master_type_bytes(type),
-                 "buffer: expected " << n * k * master_type_bytes(type) << " bytes for " << dtype
-                                     << " (" << n << ", " << k << "), got " << buffer.size());
+  BITINFER_CHECK(buffer.size() == n * k * float_bytes(type),
+                 "buffer: expected " << n * k * float_bytes(type) << " bytes for " << dtype << " ("
+                                     << n << ", " << k << "), got " << buffer.size());
   return {buffer.data(), type, n, k};
 }
 

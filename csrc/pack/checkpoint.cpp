@@ -49,15 +49,15 @@ void convert_run(const uint8_t* from, int64_t count, float* out, Convert convert
 
 // Columns [col, col + count) of a row as fp32.
 void read_run(const FloatMatrix& w, int64_t row, int64_t col, int64_t count, float* out) {
-  const uint8_t* from = w.data + (row * w.k + col) * master_type_bytes(w.type);
+  const uint8_t* from = w.data + (row * w.k + col) * float_bytes(w.type);
   switch (w.type) {
-    case MasterType::kF32:
+    case FloatType::kF32:
       std::memcpy(out, from, static_cast<std::size_t>(count) * sizeof(float));
       break;
-    case MasterType::kF16:
+    case FloatType::kF16:
       convert_run<uint16_t>(from, count, out, f32_from_f16);
       break;
-    case MasterType::kBF16:
+    case FloatType::kBF16:
       convert_run<uint16_t>(from, count, out,
                             [](uint16_t bits) { return f32_from_bits(uint32_t{bits} << 16); });
       break;
@@ -127,11 +127,11 @@ float absmean(const FloatMatrix& w, int num_threads) {
 
 }  // namespace
 
-MasterType master_type_from_name(const std::string& name) {
-  if (name == "f32") return MasterType::kF32;
-  if (name == "f16") return MasterType::kF16;
+FloatType float_type_from_name(const std::string& name) {
+  if (name == "f32") return FloatType::kF32;
+  if (name == "f16") return FloatType::kF16;
   BITINFER_CHECK(name == "bf16", "dtype: expected one of f32, f16, bf16, got " << name);
-  return MasterType::kBF16;
+  return FloatType::kBF16;
 }
 
 void pack_hf(const uint8_t* hf, int64_t n, int64_t k, Packing packing, uint8_t* packed,

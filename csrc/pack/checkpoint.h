@@ -13,14 +13,12 @@
 
 namespace bitinfer {
 
-using MasterType = FloatType;                               // of master weights
-MasterType master_type_from_name(const std::string& name);  // "f32", "f16", "bf16"
-constexpr int64_t master_type_bytes(MasterType type) { return float_bytes(type); }
+FloatType float_type_from_name(const std::string& name);  // "f32", "f16", "bf16"
 
 // A float matrix (N, K), row-major; the caller keeps `data` alive.
 struct FloatMatrix {
   const uint8_t* data;
-  MasterType type;
+  FloatType type;
   int64_t n;
   int64_t k;
 };

@@ -137,10 +137,10 @@ void two_bit_checkpoints_are_read_in_bounds(Buffers* b, int64_t n, int64_t k, Pa
 }
 
 void float_checkpoints_are_read_in_bounds(Buffers* b, int64_t n, int64_t k) {
-  for (const bitinfer::MasterType type :
-       {bitinfer::MasterType::kF32, bitinfer::MasterType::kF16, bitinfer::MasterType::kBF16}) {
+  for (const bitinfer::FloatType type :
+       {bitinfer::FloatType::kF32, bitinfer::FloatType::kF16, bitinfer::FloatType::kBF16}) {
     for (const int64_t shift : {0, 1}) {  // any alignment
-      const int64_t bytes = n * k * bitinfer::master_type_bytes(type);
+      const int64_t bytes = n * k * bitinfer::float_bytes(type);
       uint8_t* source = b->weights.place(bytes, Placement::kFlushEnd, shift);
       for (int64_t i = 0; i < bytes; ++i)
         source[i] = static_cast<uint8_t>(i % 32);  // finite in all three types

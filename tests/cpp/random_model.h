@@ -104,7 +104,7 @@ class RandomModel {
     std::vector<float> scales(static_cast<std::size_t>(spec.vocab_size));
     const auto* bytes = reinterpret_cast<const uint8_t*>(rows.data());
     bitinfer::quantize_rows_i8(
-        {bytes, bitinfer::MasterType::kF32, spec.vocab_size, spec.hidden_size}, codes.data(),
+        {bytes, bitinfer::FloatType::kF32, spec.vocab_size, spec.hidden_size}, codes.data(),
         scales.data(), 1);
     add("lm_head.weight", "i8", {spec.vocab_size, k_padded}, codes.data(),
         static_cast<int64_t>(codes.size()));
