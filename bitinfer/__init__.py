@@ -1,5 +1,6 @@
 """Fast, exact CPU inference for ternary (1.58-bit) language models."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -14,6 +15,7 @@ from bitinfer.errors import (
     CheckpointError,
     ConfigError,
     ContextLengthError,
+    GrammarError,
     PackedFileError,
     PromptError,
     TokenizerError,
@@ -29,8 +31,9 @@ from bitinfer.runtime import (
 )
 
 if TYPE_CHECKING:
-    from bitinfer.generate import Completion
+    from bitinfer.generate import Completion, GenerateOptions, TextStream
     from bitinfer.model import Model
+    from bitinfer.sampling import SamplingParams, TokenLogprob
 
 __all__ = [
     "BitinferError",
@@ -38,9 +41,14 @@ __all__ = [
     "Completion",
     "ConfigError",
     "ContextLengthError",
+    "GenerateOptions",
+    "GrammarError",
     "Model",
     "PackedFileError",
     "PromptError",
+    "SamplingParams",
+    "TextStream",
+    "TokenLogprob",
     "TokenizerError",
     "UnsupportedIsaError",
     "__version__",
@@ -52,15 +60,19 @@ __all__ = [
     "num_threads",
 ]
 
+# Imported only when asked for: they stand on NumPy and the tokenizer, which take their time.
+_LATE = {
+    "Completion": "generate",
+    "GenerateOptions": "generate",
+    "Model": "model",
+    "SamplingParams": "sampling",
+    "TextStream": "generate",
+    "TokenLogprob": "sampling",
+}
+
 
 def __getattr__(name: str) -> Any:
-    """Import what stands on the tokenizer only when asked for: a quick start without it."""
-    if name == "Model":
-        from bitinfer.model import Model
-
-        return Model
-    if name == "Completion":
-        from bitinfer.generate import Completion
-
-        return Completion
+    """Import a name of ``_LATE``."""
+    if name in _LATE:
+        return getattr(import_module(f"bitinfer.{_LATE[name]}"), name)
     raise AttributeError(f"module 'bitinfer' has no attribute {name!r}")

@@ -10,6 +10,7 @@
     ├── TokenizerError         tokenizer files, or a chat template
     ├── UnsupportedIsaError    an instruction set that this machine or build lacks
     ├── RecordError            a file of benchmark records
+    ├── GrammarError           a grammar, regular expression or JSON schema (also a ValueError)
     └── PromptError            token ids that cannot be run (also a ValueError)
         └── ContextLengthError     more tokens than the context holds
 
@@ -51,6 +52,10 @@ class UnsupportedIsaError(BitinferError):
 
 class RecordError(BitinferError):
     """A file of benchmark records cannot be read."""
+
+
+class GrammarError(BitinferError, ValueError):
+    """A grammar, regular expression or JSON schema is in error or cannot be followed."""
 
 
 class PromptError(BitinferError, ValueError):

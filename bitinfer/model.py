@@ -1,35 +1,44 @@
 """``Model``: a loaded model with its tokenizer and template; what most programs need.
 
-It ties `engine` (ids to logits), `tokenizer`, `chat_template` and the loop of `generate` together
-and keeps one KV cache, so that a prompt that continues the last one runs only its new tokens.
+It ties `engine` (ids to logits), `tokenizer`, `chat_template`, `grammar` and the loop of `generate`
+together, and keeps one KV cache between calls (`prefix_cache`).
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping, Sequence
+import functools
+import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitinfer import runtime
 from bitinfer.chat_template import ChatTemplate, Message
-from bitinfer.engine import Engine, KvCache
+from bitinfer.engine import Engine
 from bitinfer.errors import CheckpointError, ConfigError, TokenizerError
+from bitinfer.families.spec import num_parameters
 from bitinfer.generate import (
     Completion,
-    StopRules,
+    GenerateOptions,
+    Request,
+    Setup,
     TextStream,
     check_prompt,
-    generate,
+    generate_many,
     generate_step,
 )
 from bitinfer.json_file import read_json_object
-from bitinfer.sampling import Sampler, SamplingParams
+from bitinfer.prefix_cache import PrefixCache
+from bitinfer.progress import progress_bar
+from bitinfer.sampling import SamplingParams
 from bitinfer.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _DEFAULT_MAX_TOKENS = 512  # where neither the caller nor generation_config.json sets a limit
 
@@ -42,28 +51,25 @@ class Model:
 
     Attributes:
         path: Folder that it was loaded from.
-        engine: Runs ids through the decoder.
         sampling: Defaults of generation_config.json.
         max_tokens: Default limit of generated tokens.
+        chat_template: The model's own template; None where it has none.
     """
 
-    def __init__(self, engine: Engine, path: Path) -> None:
+    def __init__(self, engine: Engine, path: Path, *, progress: bool | None = None) -> None:
         """Join ``engine`` with the text files in ``path``; `load` is the usual way."""
-        self.engine = engine
         self.path = path
         file = path / "generation_config.json"
         generation = read_json_object(file, ConfigError) if file.exists() else {}
         self.sampling = SamplingParams.from_generation_config(generation)
         limit = generation.get("max_new_tokens")
         self.max_tokens = limit if isinstance(limit, int) and limit > 0 else _DEFAULT_MAX_TOKENS
-        self._template = ChatTemplate.load(path)
-        self._tokenizer: Tokenizer | None = None
+        self.chat_template = ChatTemplate.load(path)
+        self._progress = progress
+        self._prefix_cache: PrefixCache | None = PrefixCache(engine)
+        self._setup: Setup | None = None
         if (path / "tokenizer.json").exists():
-            self._tokenizer = self._load_tokenizer()
-        self._lock = threading.Lock()  # guards the three below
-        self._kept: KvCache | None = None
-        self._kept_ids: list[int] = []  # what the kept cache holds
-        self._kept_busy = False
+            self._setup = self._make_setup(engine)
 
     @classmethod
     def load(
@@ -75,6 +81,7 @@ class Model:
         kv_cache: str = "f16",
         num_threads: int | None = None,
         context_length: int | None = None,
+        progress: bool | None = None,
     ) -> Model:
         """Load a packed folder or a Hugging Face checkpoint (which is packed in memory).
 
@@ -85,6 +92,7 @@ class Model:
             kv_cache: "f16", "f32" or "int8".
             num_threads: None: BITINFER_NUM_THREADS, else the physical performance cores.
             context_length: Most tokens of prompt and reply; None: what the model was made for.
+            progress: Bars on stderr while it loads and generates; None: in notebooks only.
 
         Raises:
             BitinferError: the folder is not there or not a usable model; the message says why.
@@ -99,7 +107,16 @@ class Model:
             num_threads=num_threads,
             context_length=context_length,
         )
-        return cls(engine, path)
+        return cls(engine, path, progress=progress)
+
+    @property
+    def engine(self) -> Engine:
+        """Runs token ids through the decoder.
+
+        Raises:
+            ValueError: the model is closed.
+        """
+        return self._open().engine
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -108,9 +125,9 @@ class Model:
         Raises:
             TokenizerError: the folder has none.
         """
-        if self._tokenizer is None:
-            self._tokenizer = self._load_tokenizer()  # names the missing file
-        return self._tokenizer
+        if self._setup is None:
+            self._setup = self._make_setup(self.engine)  # names the missing file
+        return self._setup.tokenizer
 
     @property
     def context_length(self) -> int:
@@ -120,7 +137,7 @@ class Model:
     @property
     def has_chat_template(self) -> bool:
         """Whether ``chat`` can be used."""
-        return self._template is not None
+        return self.chat_template is not None
 
     def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
         """Logits after each token of a text, float32 ``(T, vocab_size)``, a fresh array.
@@ -132,88 +149,95 @@ class Model:
         return self.engine.logits(token_ids)
 
     def generate(
-        self,
-        prompt: str | Sequence[int],
-        *,
-        max_tokens: int | None = None,
-        temperature: float | None = None,
-        seed: int | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        stop: str | Sequence[str] = (),
+        self, prompt: str | Sequence[int], **options: Unpack[GenerateOptions]
     ) -> Completion:
         """Continue ``prompt``.
 
         Args:
             prompt: Text, in which "<s>" and the like are plain text, or token ids.
-            max_tokens: Most tokens to generate.
-            temperature, seed, top_k, top_p, min_p: See `SamplingParams`; temperature 0 is greedy,
-                seed None is a new one each time. Defaults: the model's generation_config.json.
-            stop: Text, or several, at which to end; it is not part of the result.
+            **options: See `GenerateOptions` and docs/sampling.md. temperature 0 is greedy, seed
+                None is a new one each time. What is not given, or None, is the model's default.
 
         Raises:
             PromptError: the prompt has no token.
             ContextLengthError: the prompt leaves no room for one token.
-            ValueError: an option is out of range.
+            GrammarError: ``grammar``, ``regex`` or ``json_schema`` is in error; says where.
+            TypeError: an option has no such name.
+            ValueError: an option is out of range, or the model is closed.
         """
-        options = {"temperature": temperature, "seed": seed, "top_k": top_k}
-        options |= {"top_p": top_p, "min_p": min_p}
-        return generate(self._start(self._prompt_ids(prompt), max_tokens, stop, options))
+        return self._complete(self.stream(prompt, **options))
 
-    def stream(
-        self,
-        prompt: str | Sequence[int],
-        *,
-        max_tokens: int | None = None,
-        stop: str | Sequence[str] = (),
-        **sampling: Any,
-    ) -> TextStream:
-        """Like `generate`, but yields pieces of text as they come."""
-        return self._start(self._prompt_ids(prompt), max_tokens, stop, sampling)
+    def generate_n(
+        self, prompt: str | Sequence[int], n: int, **options: Unpack[GenerateOptions]
+    ) -> list[Completion]:
+        """Continue ``prompt`` in ``n`` ways at once; options and errors as in `generate`.
 
-    def chat(
-        self,
-        messages: Sequence[Message],
-        *,
-        max_tokens: int | None = None,
-        stop: str | Sequence[str] = (),
-        **sampling: Any,
-    ) -> Completion:
+        The prompt is run once, and each step reads the weights once for all. Completion i is what
+        `generate` makes with the seed ``seed + i`` (modulo 2^64). Each takes a KV cache of its own.
+        """
+        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+            raise ValueError(f"n: expected a whole number from 1 up, got {n!r}")
+        cache, setup, prompt_ids, request = self._begin(prompt, options)
+        seed = request.sampling.seed
+        first = secrets.randbits(64) if seed is None else int(seed)
+        samplers = [setup.sampler(request.with_seed(first + i), prompt_ids) for i in range(n)]
+        lease = cache.lend(prompt_ids)
+        replies = [setup.reply(request, prompt_ids, s, lease.cached) for s in samplers]
+        new_ids = prompt_ids[lease.cached :]
+        steps = generate_many(
+            cache.engine, new_ids, lease.cache, samplers, replies, setup.vocab_size
+        )
+        try:
+            with progress_bar("generate", "token", self._progress) as show:
+                for _ in steps:
+                    show(sum(len(r.token_ids) for r in replies), n * request.rules.max_tokens)
+        finally:
+            lease.release(replies[0].token_ids)
+        return [reply.completion for reply in replies]
+
+    def stream(self, prompt: str | Sequence[int], **options: Unpack[GenerateOptions]) -> TextStream:
+        """Like `generate`, but yields pieces of text as they come, also to ``async for``."""
+        cache, setup, prompt_ids, request = self._begin(prompt, options)
+        sampler = setup.sampler(request, prompt_ids)
+        lease = cache.lend(prompt_ids)
+        reply = setup.reply(request, prompt_ids, sampler, lease.cached)
+        new_ids = prompt_ids[lease.cached :]
+        steps = functools.partial(
+            generate_step, cache.engine, new_ids, lease.cache, sampler, setup.vocab_size
+        )
+        return TextStream(steps, reply, lease.release)
+
+    def chat(self, messages: Sequence[Message], **options: Unpack[GenerateOptions]) -> Completion:
         """Reply to a conversation of dicts with "role" and "content"; options as in `generate`.
 
         Raises:
             TokenizerError: the model has no chat template, or it refuses the messages.
             ContextLengthError: the conversation leaves no room for one token.
-            ValueError: the messages are malformed or an option is out of range.
+            ValueError: the messages are malformed, an option is out of range, or as in `generate`.
         """
-        return generate(self.chat_stream(messages, max_tokens=max_tokens, stop=stop, **sampling))
+        return self._complete(self.chat_stream(messages, **options))
 
     def chat_stream(
-        self,
-        messages: Sequence[Message],
-        *,
-        max_tokens: int | None = None,
-        stop: str | Sequence[str] = (),
-        **sampling: Any,
+        self, messages: Sequence[Message], **options: Unpack[GenerateOptions]
     ) -> TextStream:
-        """Like `chat`, but yields pieces of text as they come."""
-        return self._start(self.encode_chat(messages), max_tokens, stop, sampling)
+        """Like `chat`, but yields pieces of text as they come, also to ``async for``."""
+        return self.stream(self.encode_chat(messages), **options)
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation up to where the reply begins.
 
         Raises:
             TokenizerError: the model has no chat template, or it refuses the messages.
-            ValueError: the messages are malformed.
+            ValueError: the messages are malformed, or the model is closed.
         """
-        if self._template is None:
+        _ = self.engine  # a closed model starts no process
+        if self.chat_template is None:
             raise TokenizerError(
                 f"chat template: none in {self.path}: this is a base model, use generate, "
                 "or put a chat_template.jinja there"
             )
         tokenizer = self.tokenizer
-        rendered = self._template.render(
+        rendered = self.chat_template.render(
             messages,
             control_tokens=tokenizer.control_tokens,
             variables={"bos_token": tokenizer.bos_token, "eos_token": tokenizer.eos_token},
@@ -221,11 +245,13 @@ class Model:
         return tokenizer.encode_rendered(rendered.text, rendered.marker)
 
     def close(self) -> None:
-        """Free the cache and end the template's process; a later call starts them again."""
-        with self._lock:
-            self._kept, self._kept_ids = None, []
-        if self._template is not None:
-            self._template.close()
+        """Free weights and caches and end the template's process; the model is of no use after it.
+
+        A stream that is running ends by itself and frees the weights then.
+        """
+        self._prefix_cache = None
+        if self.chat_template is not None:
+            self.chat_template.close()
 
     def __enter__(self) -> Model:
         return self
@@ -239,94 +265,49 @@ class Model:
         self.close()
 
     def __repr__(self) -> str:
+        if self._prefix_cache is None:
+            return f"<Model {self.path.name}: closed>"
         spec = self.engine.spec
         return (
             f"<Model {self.path.name}: {spec['model_type']}, {num_parameters(spec):,} "
             f"parameters, {self.engine.packing}, {runtime.active_isa()}>"
         )
 
-    def _load_tokenizer(self) -> Tokenizer:
-        spec = self.engine.spec
-        return Tokenizer.load(
+    def _open(self) -> PrefixCache:
+        """What a closed model has no more."""
+        if (prefix_cache := self._prefix_cache) is None:
+            raise ValueError(f"model {self.path.name}: it is closed: load it again")
+        return prefix_cache
+
+    def _begin(
+        self, prompt: str | Sequence[int], options: GenerateOptions
+    ) -> tuple[PrefixCache, Setup, list[int], Request]:
+        """Check prompt and options; nothing has run or been lent yet."""
+        cache = self._open()
+        tokenizer, setup = self.tokenizer, self._setup
+        assert setup is not None  # the tokenizer comes with it
+        request = Request.read(options, self.sampling, self.max_tokens, tokenizer.eos_token_ids)
+        prompt_ids = setup.prompt_ids(prompt)
+        check_prompt(cache.engine, prompt_ids)
+        return cache, setup, prompt_ids, request
+
+    def _complete(self, stream: TextStream) -> Completion:
+        """Run ``stream`` to its end."""
+        with stream, progress_bar("generate", "token", self._progress) as show:
+            for _ in stream:
+                show(*stream.progress)
+        return stream.completion
+
+    def _make_setup(self, engine: Engine) -> Setup:
+        spec = engine.spec
+        tokenizer = Tokenizer.load(
             self.path,
             vocab_size=spec["vocab_size"],
             bos_token_id=spec["bos_token_id"],
             eos_token_ids=spec["eos_token_ids"],
-            template=self._template.source if self._template else "",
+            template=self.chat_template.source if self.chat_template else "",
         )
-
-    def _prompt_ids(self, prompt: str | Sequence[int]) -> list[int]:
-        if not isinstance(prompt, str):
-            return [int(i) for i in prompt]
-        return self.tokenizer.encode(prompt, add_special_tokens=True) if prompt else []
-
-    def _start(
-        self,
-        prompt_ids: list[int],
-        max_tokens: int | None,
-        stop: str | Sequence[str],
-        sampling: dict[str, Any],
-    ) -> TextStream:
-        """Check everything, then set up a generation; nothing runs before its first piece."""
-        tokenizer = self.tokenizer
-        rules = StopRules(
-            max_tokens=self.max_tokens if max_tokens is None else max_tokens,
-            eos_token_ids=frozenset(tokenizer.eos_token_ids),
-            stops=(stop,) if isinstance(stop, str) else tuple(stop),
-        )
-        sampler = Sampler(self.sampling.with_options(**sampling), prompt_ids=prompt_ids)
-        vocab_size = min(tokenizer.vocab_size, self.engine.vocab_size)
-        check_prompt(self.engine, prompt_ids)
-        cache, kept = self._take_cache(prompt_ids)
-        cached = cache.length
-        steps = generate_step(self.engine, prompt_ids[cached:], cache, sampler, vocab_size)
-
-        def release(generated: Sequence[int]) -> None:
-            if kept:
-                self._return_cache(cache, [*prompt_ids, *generated])
-
-        return TextStream(
-            steps,
-            tokenizer=tokenizer,
-            prompt_ids=prompt_ids,
-            rules=rules,
-            cached_tokens=cached,
-            release=release,
-        )
-
-    def _take_cache(self, prompt_ids: Sequence[int]) -> tuple[KvCache, bool]:
-        """A cache that holds a beginning of the prompt (never all of it), and whether it is kept.
-
-        While another generation has the kept one, a new one is made.
-        """
-        with self._lock:
-            if self._kept_busy:
-                return self.engine.new_cache(), False
-            self._kept_busy = True
-            if self._kept is None:
-                self._kept, self._kept_ids = self.engine.new_cache(), []
-            same = common_prefix(self._kept_ids, prompt_ids[:-1])
-            self._kept.trim(same)
-            del self._kept_ids[same:]
-            return self._kept, True
-
-    def _return_cache(self, cache: KvCache, token_ids: Sequence[int]) -> None:
-        """Note what the kept cache holds now (a stopped prefill may hold less) and free it."""
-        with self._lock:
-            self._kept_ids = list(token_ids[: cache.length])
-            self._kept_busy = False
-
-
-def num_parameters(spec: Mapping[str, Any]) -> int:
-    """Weights of all kinds in a model of that spec; a tied head counts once."""
-    hidden, inner = spec["hidden_size"], spec["intermediate_size"]
-    queries = spec["num_attention_heads"] * spec["head_dim"]
-    keys = spec["num_key_value_heads"] * spec["head_dim"]
-    layer = 2 * hidden * (queries + keys) + 3 * hidden * inner + 2 * hidden
-    layer += spec["attn_sub_norm"] * queries + spec["ffn_sub_norm"] * inner
-    layer += spec["attention_bias"] * (queries + 2 * keys + hidden)
-    embeddings = (1 if spec["tie_word_embeddings"] else 2) * spec["vocab_size"] * hidden
-    return int(embeddings + spec["num_hidden_layers"] * layer + hidden)
+        return Setup(tokenizer, engine.vocab_size)
 
 
 def find_model(path_or_name: str | Path) -> Path:
@@ -346,9 +327,3 @@ def find_model(path_or_name: str | Path) -> Path:
         f"model {str(path_or_name)!r}: expected a model folder or {embedded.name!r} "
         f"(the embedded model), got {got}"
     )
-
-
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many leading ids are the same."""
-    most = min(len(a), len(b))
-    return next((n for n in range(most) if a[n] != b[n]), most)

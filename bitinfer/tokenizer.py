@@ -6,6 +6,7 @@ one leading BOS, control tokens that only a template may write, and text that gr
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 import threading
@@ -197,6 +198,13 @@ class Tokenizer:
                 )
         except OverflowError:
             raise ValueError("token_ids: expected ids from 0 to 2^32 - 1") from None
+
+    def to_json(self) -> str:
+        """The tokenizer.json in use, in which BOS and the end tokens are marked as special."""
+        with self._lock:
+            content = json.loads(self._backend.to_str())
+        own = [token for token in content["added_tokens"] if token["id"] < self.vocab_size]
+        return json.dumps({**content, "added_tokens": own})  # without the stand-ins
 
     @property
     def control_tokens(self) -> tuple[str, ...]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 import bitinfer
 from bitinfer.errors import CheckpointError, ContextLengthError, PromptError, TokenizerError
-from bitinfer.model import Model, common_prefix
+from bitinfer.model import Model
 
 SKY = [{"role": "user", "content": "What color is the sky?"}]
 
@@ -87,9 +88,9 @@ def test_next_turn_runs_only_what_is_new_and_says_the_same(fresh, model) -> None
     longer = [*SKY, {"role": "assistant", "content": first.text}, *SKY]
     again = fresh.chat(longer, temperature=0)
     assert again.usage.cached_tokens >= first.usage.prompt_tokens
-    fresh.close()  # forgets the cache
+    fresh.generate([1], max_tokens=1)  # now it keeps another text
     anew = fresh.chat(longer, temperature=0)
-    assert anew.usage.cached_tokens == 0
+    assert anew.usage.cached_tokens <= 1
     assert anew.token_ids == again.token_ids
 
 
@@ -108,20 +109,146 @@ def test_stream_that_was_never_read_frees_the_kept_cache(fresh) -> None:
     assert fresh.generate("Once upon a time", max_tokens=1).usage.cached_tokens > 0
 
 
-def test_threads_do_not_disturb_each_other(fresh) -> None:
-    prompts = ["The dog", "The cat", "A girl", "One day"]
-    alone = [fresh.generate(p, max_tokens=30, temperature=0).token_ids for p in prompts]
-    found = dict.fromkeys(prompts)
+def test_texts_of_many_threads_are_those_of_one(fresh) -> None:
+    jobs = [(p, seed) for p in ("The dog", "A girl", "One day") for seed in (None, 1, 2)]
+    common = {"max_tokens": 25, "repetition_penalty": 1.1, "logprobs": 1}
 
-    def run(prompt: str) -> None:
-        found[prompt] = fresh.generate(prompt, max_tokens=30, temperature=0).token_ids
+    def run(job: tuple[str, int | None]):
+        prompt, seed = job
+        options = {"temperature": 0.0} if seed is None else {"temperature": 1.2, "seed": seed}
+        if prompt == "A girl":  # some of them as streams, and through the chat's process
+            messages = [{"role": "user", "content": prompt}]
+            with fresh.chat_stream(messages, **options, **common) as pieces:
+                return "".join(pieces), pieces.completion.logprobs
+        done = fresh.generate(prompt, **options, **common)
+        return done.text, done.logprobs
 
-    threads = [threading.Thread(target=run, args=(p,)) for p in prompts]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert list(found.values()) == alone
+    alone = [run(job) for job in jobs]
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        assert list(pool.map(run, jobs)) == alone
+
+
+def test_n_completions_are_those_of_the_seeds_that_follow(model) -> None:
+    options = {"temperature": 1.0, "max_tokens": 20, "top_k": 40, "logprobs": 2}
+    many = model.generate_n("Once upon a time", 4, seed=2**64 - 2, **options)
+    seeds = [2**64 - 2, 2**64 - 1, 0, 1]
+    alone = [model.generate("Once upon a time", seed=seed, **options) for seed in seeds]
+    assert [done.token_ids for done in many] == [done.token_ids for done in alone]
+    assert [done.text for done in many] == [done.text for done in alone]
+    assert [done.logprobs for done in many] == [done.logprobs for done in alone]
+    assert len({done.text for done in many}) == 4
+
+
+def test_n_completions_run_the_prompt_once_and_keep_the_cache(fresh) -> None:
+    prompt = fresh.tokenizer.encode("Once upon a time", add_special_tokens=True)
+    runs = []
+    forward = fresh.engine.forward
+
+    def counting(token_ids, caches, **rest):
+        runs.append([len(ids) for ids in token_ids])
+        return forward(token_ids, caches, **rest)
+
+    fresh.engine.forward = counting
+    fresh.generate_n(prompt, 3, temperature=1, seed=1, max_tokens=4)
+    assert runs == [[len(prompt)], [1, 1, 1], [1, 1, 1], [1, 1, 1]]
+    assert fresh.generate(prompt, max_tokens=1).usage.cached_tokens == len(prompt) - 1
+
+
+def test_n_completions_end_one_by_one_and_at_the_end_of_the_context(folder) -> None:
+    with Model.load(folder, num_threads=1, context_length=16) as loaded:
+        prompt = loaded.encode_chat(SKY)
+        done = loaded.generate_n(prompt, 3, temperature=1.0, seed=1)
+        assert {d.finish_reason for d in done} <= {"stop", "length"}
+        assert all(len(d.token_ids) <= 17 - len(prompt) for d in done)
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.5, True])
+def test_number_of_completions_is_checked(model, n) -> None:
+    with pytest.raises(ValueError, match="n: expected a whole number from 1 up, got"):
+        model.generate_n("Once", n)
+
+
+def test_logprobs_are_the_models_own_and_greedy_takes_the_likeliest(model) -> None:
+    done = model.generate("Once upon a time", max_tokens=5, temperature=0, logprobs=3)
+    prompt = model.tokenizer.encode("Once upon a time", add_special_tokens=True)
+    rows = model.logits([*prompt, *done.token_ids])[len(prompt) - 1 : -1].astype(np.float64)
+    expected = rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
+    assert done.logprobs is not None
+    assert [record.token_id for record in done.logprobs] == list(done.token_ids)
+    for record, row in zip(done.logprobs, expected, strict=True):
+        assert record.top[0] == (record.token_id, record.logprob)
+        assert [token_id for token_id, _ in record.top] == np.argsort(-row)[:3].tolist()
+        assert abs(record.logprob - row[record.token_id]) < 1e-5  # float32 exp and subtraction
+    assert model.generate("Once", max_tokens=2).logprobs is None
+
+
+def test_logits_processor_steers_the_text_and_its_errors_free_the_cache(fresh) -> None:
+    dog = fresh.tokenizer.encode(" dog")[0]
+    seen = []
+
+    def only_dogs(token_ids: np.ndarray, logits: np.ndarray) -> None:
+        seen.append(token_ids.tolist())
+        logits[np.arange(len(logits)) != dog] = -np.inf
+
+    done = fresh.generate("The", max_tokens=3, logits_processor=only_dogs)
+    prompt = fresh.tokenizer.encode("The", add_special_tokens=True)
+    assert done.token_ids == (dog, dog, dog)
+    assert seen == [prompt, [*prompt, dog], [*prompt, dog, dog]]
+
+    def broken(token_ids: np.ndarray, logits: np.ndarray) -> None:
+        raise LookupError("mine")
+
+    with pytest.raises(LookupError, match="mine"):
+        fresh.generate("The", max_tokens=3, logits_processor=broken)
+    assert fresh.generate("The dog", max_tokens=1).usage.cached_tokens > 0
+
+
+def test_async_stream_says_the_same(model) -> None:
+    async def collect() -> str:
+        return "".join([piece async for piece in model.stream("The dog", max_tokens=20, seed=3)])
+
+    assert asyncio.run(collect()) == model.generate("The dog", max_tokens=20, seed=3).text
+
+
+def test_closed_model_says_so(folder) -> None:
+    loaded = Model.load(folder, num_threads=1)
+    stream = loaded.stream("Once upon a time", max_tokens=5, temperature=0)
+    first = next(stream)
+    with loaded:
+        pass
+    loaded.close()
+    calls = [
+        lambda: loaded.generate("Once"),
+        lambda: loaded.generate_n("Once", 2),
+        lambda: loaded.stream("Once"),
+        lambda: loaded.chat(SKY),
+        lambda: loaded.encode_chat(SKY),
+        lambda: loaded.logits([1]),
+        lambda: loaded.engine,
+        lambda: loaded.context_length,
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="model: it is closed: load it again"):
+            call()
+    assert repr(loaded) == "<Model model: closed>"
+    assert loaded.tokenizer.decode(loaded.tokenizer.encode("Once")) == "Once"
+    assert first + "".join(stream) == stream.completion.text  # what runs goes on to its end
+
+
+def test_nothing_is_printed_unless_asked_for(folder, capfd) -> None:
+    with Model.load(folder, num_threads=1) as quiet:
+        quiet.generate("Once", max_tokens=3)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_unknown_option_names_the_nearest(model) -> None:
+    with pytest.raises(TypeError, match=r"option temprature: did you mean temperature\?"):
+        model.generate("Once", temprature=1)
+
+
+def test_bias_of_a_token_that_does_not_exist_is_refused(model) -> None:
+    with pytest.raises(ValueError, match="logit_bias: expected token ids below 4096, got 4096"):
+        model.generate("Once", logit_bias={4096: 1.0})
 
 
 def test_defaults_come_from_generation_config(folder) -> None:
@@ -194,8 +321,3 @@ def test_chat_without_template_is_refused(folder) -> None:
         pytest.raises(TokenizerError, match="chat template: none"),
     ):
         loaded.chat(SKY)
-
-
-@pytest.mark.parametrize(("a", "b", "same"), [([], [1], 0), ([1, 2], [1, 2, 3], 2), ([1], [2], 0)])
-def test_common_prefix(a, b, same) -> None:
-    assert common_prefix(a, b) == same

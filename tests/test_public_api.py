@@ -16,6 +16,7 @@ LOAD = {
     "kv_cache": "f16",
     "num_threads": None,
     "context_length": None,
+    "progress": None,
 }
 
 
@@ -49,18 +50,22 @@ def test_load_takes_its_options_by_keyword():
 
 
 @pytest.mark.parametrize(
-    ("method", "first", "options"),
+    ("method", "positional", "takes_options"),
     [
-        ("generate", "prompt", {"max_tokens", "temperature", "seed"}),
-        ("stream", "prompt", {"max_tokens"}),
-        ("chat", "messages", {"max_tokens"}),
-        ("logits", "token_ids", set()),
+        ("generate", ["prompt"], True),
+        ("generate_n", ["prompt", "n"], True),
+        ("stream", ["prompt"], True),
+        ("chat", ["messages"], True),
+        ("chat_stream", ["messages"], True),
+        ("logits", ["token_ids"], False),
     ],
 )
-def test_methods_of_a_model_keep_their_names(method, first, options):
-    function = getattr(Model, method)
-    assert list(inspect.signature(function).parameters)[1] == first
-    assert options <= set(keyword_only(function))
+def test_methods_of_a_model_keep_their_names(method, positional, takes_options):
+    parameters = list(inspect.signature(getattr(Model, method)).parameters.values())[1:]
+    options = [parameters.pop()] if takes_options else []
+    assert [p.name for p in parameters] == positional
+    assert [p.kind for p in options] == [inspect.Parameter.VAR_KEYWORD] * takes_options
+    assert all("Unpack[GenerateOptions]" in p.annotation for p in options)
 
 
 def test_a_tokenizer_encodes_without_special_tokens_unless_asked():

@@ -33,7 +33,7 @@ def info(model: str | None, as_json: bool) -> None:
 
 def model_facts(model: Model) -> dict[str, Any]:
     """Facts of a loaded model; sizes in bytes."""
-    from bitinfer.model import num_parameters
+    from bitinfer.families.spec import num_parameters
 
     engine, spec = model.engine, model.engine.spec
     read = engine.bytes_per_token()

@@ -106,3 +106,15 @@ def float_shapes(spec: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
             if ".self_attn." in name:
                 shapes[name.removesuffix("weight") + "bias"] = (n,)
     return shapes
+
+
+def num_parameters(spec: Mapping[str, Any]) -> int:
+    """Weights of all kinds in a model of that spec; a tied head counts once."""
+    hidden, inner = spec["hidden_size"], spec["intermediate_size"]
+    queries = spec["num_attention_heads"] * spec["head_dim"]
+    keys = spec["num_key_value_heads"] * spec["head_dim"]
+    layer = 2 * hidden * (queries + keys) + 3 * hidden * inner + 2 * hidden
+    layer += spec["attn_sub_norm"] * queries + spec["ffn_sub_norm"] * inner
+    layer += spec["attention_bias"] * (queries + 2 * keys + hidden)
+    embeddings = (1 if spec["tie_word_embeddings"] else 2) * spec["vocab_size"] * hidden
+    return int(embeddings + spec["num_hidden_layers"] * layer + hidden)

@@ -2,7 +2,7 @@
 
 from bitinfer.sampling.logprobs import MOST_LOGPROBS, TokenLogprob
 from bitinfer.sampling.params import SETTINGS, SamplingParams, check_setting, setting_from_text
-from bitinfer.sampling.penalties import DRY_BREAKERS
+from bitinfer.sampling.penalties import DRY_BREAKERS, dry_breaks
 from bitinfer.sampling.sampler import ChooseToken, Constraint, LogitsProcessor, Sampler, greedy
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "SamplingParams",
     "TokenLogprob",
     "check_setting",
+    "dry_breaks",
     "greedy",
     "setting_from_text",
 ]

@@ -5,7 +5,8 @@ Only the logits of tokens that were seen are touched, so the vocabulary's size c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,18 @@ from bitinfer.sampling.params import DRY_LONGEST, SamplingParams
 
 DRY_BREAKERS = ("\n", ":", '"', "*")  # those of the author and of llama.cpp
 _MOST_PENALTY = 1e30  # keeps float32 finite
+
+
+def dry_breaks(
+    decode: Callable[[Sequence[int]], str], control_ids: Collection[int]
+) -> Callable[[int], bool]:
+    """Tells the tokens that no sequence of DRY crosses: control tokens, and ``DRY_BREAKERS``."""
+
+    @functools.cache
+    def breaks(token_id: int) -> bool:
+        return token_id in control_ids or any(b in decode([token_id]) for b in DRY_BREAKERS)
+
+    return breaks
 
 
 class TokenHistory:

@@ -148,7 +148,7 @@ def _show_reply(session: Session, text: str) -> None:
 
 def _title(model: Model) -> str:
     from bitinfer import active_isa
-    from bitinfer.model import num_parameters
+    from bitinfer.families.spec import num_parameters
 
     millions = num_parameters(model.engine.spec) / 1e6
     size = f"{millions:.1f} M" if millions < 1000 else f"{millions / 1000:.1f} G"

@@ -1,0 +1,25 @@
+"""From a prompt's token ids to text: the loop, what it makes, when it ends, and its options."""
+
+from bitinfer.generate.options import GenerateOptions, Request, SamplingOptions
+from bitinfer.generate.reply import Completion, FinishReason, Reply, Usage
+from bitinfer.generate.setup import Setup
+from bitinfer.generate.steps import check_prompt, generate_many, generate_step
+from bitinfer.generate.stopping import StopRules, StopStrings
+from bitinfer.generate.stream import TextStream
+
+__all__ = [
+    "Completion",
+    "FinishReason",
+    "GenerateOptions",
+    "Reply",
+    "Request",
+    "SamplingOptions",
+    "Setup",
+    "StopRules",
+    "StopStrings",
+    "TextStream",
+    "Usage",
+    "check_prompt",
+    "generate_many",
+    "generate_step",
+]

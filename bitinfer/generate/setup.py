@@ -1,0 +1,66 @@
+"""``Setup``: makes the sampler and the reply of a request; what generations of one model share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bitinfer.generate.options import Request
+from bitinfer.generate.reply import Reply
+from bitinfer.grammar import GrammarCompiler
+from bitinfer.sampling import Sampler, dry_breaks
+from bitinfer.tokenizer import Tokenizer
+
+
+class Setup:
+    """Beginnings of generations; safe to share between threads.
+
+    Attributes:
+        tokenizer: The model's.
+        vocab_size: Ids below it may be generated.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
+        """Take the model's tokenizer and the rows of its embedding (there can be padding rows)."""
+        self.tokenizer = tokenizer
+        self.vocab_size = min(tokenizer.vocab_size, vocab_size)
+        self._breaks = dry_breaks(tokenizer.decode, tokenizer.special_ids)
+        self._grammars = GrammarCompiler(tokenizer)
+
+    def prompt_ids(self, prompt: str | Sequence[int]) -> list[int]:
+        """Ids of a prompt, with BOS where it is a text and the model expects one."""
+        if not isinstance(prompt, str):
+            return [int(i) for i in prompt]
+        return self.tokenizer.encode(prompt, add_special_tokens=True) if prompt else []
+
+    def sampler(self, request: Request, prompt_ids: Sequence[int]) -> Sampler:
+        """A sampler at the beginning of a reply.
+
+        Raises:
+            GrammarError: the grammar is in error.
+            ValueError: ``logit_bias`` names an id that the vocabulary lacks.
+        """
+        for token_id in request.sampling.logit_bias:
+            if token_id >= self.vocab_size:
+                raise ValueError(
+                    f"logit_bias: expected token ids below {self.vocab_size}, got {token_id}"
+                )
+        return Sampler(
+            request.sampling,
+            prompt_ids=prompt_ids,
+            breaks=self._breaks,
+            processor=request.processor,
+            constraint=self._grammars.compile(*request.grammar) if request.grammar else None,
+            num_logprobs=request.num_logprobs,
+        )
+
+    def reply(
+        self, request: Request, prompt_ids: Sequence[int], sampler: Sampler, cached_tokens: int
+    ) -> Reply:
+        """An empty reply whose tokens ``sampler`` will choose; its time begins now."""
+        return Reply(
+            self.tokenizer,
+            prompt_ids,
+            request.rules,
+            cached_tokens=cached_tokens,
+            logprobs=None if request.num_logprobs is None else sampler.logprobs,
+        )

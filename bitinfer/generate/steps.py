@@ -1,0 +1,122 @@
+"""The loop: prompt ids are prefilled, then sampling and decode alternate; for one text or several.
+
+What becomes of the ids is `reply.Reply`'s part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitinfer.engine import Engine, KvCache
+from bitinfer.errors import ContextLengthError, PromptError
+from bitinfer.generate.reply import Reply
+from bitinfer.sampling import ChooseToken
+
+
+def generate_step(
+    engine: Engine,
+    token_ids: Sequence[int],
+    cache: KvCache,
+    choose: ChooseToken,
+    vocab_size: int = 0,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Iterator[int]:
+    """Generate ids, without end or until the cache is full.
+
+    The prompt is run in chunks of ``engine.prefill_chunk``, so that Ctrl-C is heard between them.
+
+    Args:
+        engine: Runs the model.
+        token_ids: Prompt after what ``cache`` holds; at least one.
+        cache: Is appended to: all tokens but the last generated one.
+        choose: Chooses from logits ``(vocab_size,)``.
+        vocab_size: Ids below it may be chosen (an embedding can have padding rows); 0: all.
+        cancelled: Asked before each run of the model; when true, the generation ends.
+
+    Raises:
+        PromptError: ``token_ids`` is empty or holds an id outside the vocabulary.
+        ContextLengthError: it does not fit the cache.
+    """
+    pending = _prefill(engine, token_ids, cache, cancelled)
+    while not cancelled():
+        logits = engine.forward([pending], [cache], logits="last")[0]
+        token_id = choose(logits[:vocab_size] if vocab_size else logits)
+        yield token_id
+        if cache.length >= cache.capacity:
+            return
+        pending = np.array([token_id], dtype=np.int32)
+
+
+def generate_many(
+    engine: Engine,
+    token_ids: Sequence[int],
+    cache: KvCache,
+    chooses: Sequence[ChooseToken],
+    replies: Sequence[Reply],
+    vocab_size: int = 0,
+) -> Iterator[int]:
+    """Grow several replies to one prompt until all have ended, all of them in each step.
+
+    The prompt is run once, and a step reads the weights once for all replies.
+
+    Args:
+        engine: Runs the model.
+        token_ids: Prompt after what ``cache`` holds; at least one.
+        cache: Serves the first reply; the others get copies of it after the prompt.
+        chooses: Chooses the tokens of each reply.
+        replies: As many.
+        vocab_size: As in `generate_step`.
+
+    Yields:
+        How many replies are still growing, once a step.
+    """
+    pending = _prefill(engine, token_ids, cache, lambda: False)
+    rows = np.repeat(engine.forward([pending], [cache], logits="last"), len(replies), axis=0)
+    caches = [cache, *(cache.copy() for _ in replies[1:])]
+    active = list(range(len(replies)))
+    while active:
+        tokens: dict[int, int] = {}
+        for i, logits in zip(active, rows, strict=True):
+            tokens[i] = chooses[i](logits[:vocab_size] if vocab_size else logits)
+            replies[i].add(tokens[i])
+            if replies[i].finish_reason is None and caches[i].length >= caches[i].capacity:
+                replies[i].end("length")
+        active = [i for i in active if replies[i].finish_reason is None]
+        yield len(active)
+        if active:
+            ids = [np.array([tokens[i]], np.int32) for i in active]
+            rows = engine.forward(ids, [caches[i] for i in active], logits="last")
+
+
+def _prefill(
+    engine: Engine, token_ids: Sequence[int], cache: KvCache, cancelled: Callable[[], bool]
+) -> NDArray[np.int32]:
+    """Run all chunks of a prompt but the last, which is returned."""
+    pending = engine.check_ids(token_ids)
+    chunk = engine.prefill_chunk
+    while len(pending) > chunk and not cancelled():
+        engine.forward([pending[:chunk]], [cache], logits="none")
+        pending = pending[chunk:]
+    return pending
+
+
+def check_prompt(engine: Engine, token_ids: Sequence[int]) -> None:
+    """Refuse a prompt that leaves no room for one token, before anything is run.
+
+    Raises:
+        PromptError: there is no token, or one is outside the vocabulary.
+        ContextLengthError: the prompt fills the context or exceeds it.
+    """
+    if not len(token_ids):
+        raise PromptError("prompt: expected at least 1 token, got 0: give it some text")
+    engine.check_ids(token_ids)
+    length = engine.context_length
+    if len(token_ids) >= length:
+        raise ContextLengthError(
+            f"prompt: expected at most {length - 1} tokens (the context holds {length}, one is "
+            f"for the reply), got {len(token_ids)}: shorten it, or raise context_length (up to "
+            f"{engine.spec['max_position_embeddings']})"
+        )
