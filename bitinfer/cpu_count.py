@@ -11,6 +11,8 @@ import os
 import sys
 from pathlib import Path
 
+from bitinfer.cgroup import cgroup_folders
+
 
 def performance_cores(root: Path = Path("/"), allowed: set[int] | None = None) -> int:
     """Count the physical performance cores that this process may use, at least 1.
@@ -25,20 +27,20 @@ def performance_cores(root: Path = Path("/"), allowed: set[int] | None = None) -
         allowed: CPU numbers to use in place of the affinity mask; for tests.
     """
     if sys.platform == "darwin" and allowed is None:
-        return _sysctl("hw.perflevel0.physicalcpu") or _sysctl("hw.physicalcpu") or 1
+        return sysctl_integer("hw.perflevel0.physicalcpu") or sysctl_integer("hw.physicalcpu") or 1
     if allowed is None:
         if not hasattr(os, "sched_getaffinity"):
             return os.cpu_count() or 1
         allowed = os.sched_getaffinity(0)
     fast = _fast_cpus(root, allowed)
     cores = len({_siblings(root, cpu) for cpu in fast})
-    quota = _cgroup_quota(root)
+    quota = cpu_quota(root)
     return max(1, cores if quota is None else min(cores, int(quota)))
 
 
 def _fast_cpus(root: Path, allowed: set[int]) -> set[int]:
     """The CPUs of ``allowed`` that are not efficiency cores; all of them if none is told apart."""
-    fast = allowed & _cpu_list(_read(root / "sys/devices/cpu_core/cpus"))  # x86 hybrid
+    fast = allowed & cpu_list(_read(root / "sys/devices/cpu_core/cpus"))  # x86 hybrid
     if fast:
         return fast
     folder = root / "sys/devices/system/cpu"
@@ -50,25 +52,16 @@ def _fast_cpus(root: Path, allowed: set[int]) -> set[int]:
 def _siblings(root: Path, cpu: int) -> frozenset[int]:
     """All hardware threads of the core that ``cpu`` belongs to."""
     topology = root / f"sys/devices/system/cpu/cpu{cpu}/topology"
-    return frozenset(_cpu_list(_read(topology / "thread_siblings_list")) | {cpu})
+    return frozenset(cpu_list(_read(topology / "thread_siblings_list")) | {cpu})
 
 
-def _cgroup_quota(root: Path) -> float | None:
-    """The tightest CPU quota of this process's cgroup and its parents, in CPUs; None: no quota."""
-    quotas = []
-    for line in _read(root / "proc/self/cgroup").splitlines():
-        _, controllers, group = [*line.split(":", 2), "", ""][:3]
-        names = controllers.split(",")
-        if controllers and "cpu" not in names:
-            continue
-        # A container often sees its own group mounted as the root: the bare mount is read as well.
-        mounts = [f"sys/fs/cgroup/{controllers}", "sys/fs/cgroup/cpu"] if controllers else []
-        for mount in mounts or ["sys/fs/cgroup"]:
-            path = Path(group.lstrip("/"))
-            for folder in (path, *path.parents):
-                if ".." in folder.parts:
-                    continue
-                quotas.append(_quota(root / mount / folder))
+def cpu_quota(root: Path = Path("/")) -> float | None:
+    """The tightest CPU quota of this process's cgroup and its parents, in CPUs; None: no quota.
+
+    Args:
+        root: Where ``proc`` and ``sys`` are found; for tests.
+    """
+    quotas = (_quota(folder) for folder in cgroup_folders("cpu", root))
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
@@ -81,7 +74,7 @@ def _quota(folder: Path) -> float | None:
     return used / whole if used and whole and used > 0 and whole > 0 else None
 
 
-def _cpu_list(text: str) -> set[int]:
+def cpu_list(text: str) -> set[int]:
     """Parse the kernel's list form, "0-3,8"."""
     cpus: set[int] = set()
     for part in text.strip().split(","):
@@ -105,7 +98,7 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _sysctl(name: str) -> int | None:
+def sysctl_integer(name: str) -> int | None:
     """An integer of macOS's sysctl by name; None where there is no such name."""
     value, size = ctypes.c_int64(0), ctypes.c_size_t(8)
     failed = ctypes.CDLL(None).sysctlbyname(

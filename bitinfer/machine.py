@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import subprocess
@@ -12,6 +11,7 @@ from typing import Any
 
 from bitinfer import runtime
 from bitinfer.cpu_count import performance_cores
+from bitinfer.hardware import memory_bytes
 
 
 def machine_facts(checkout: Path | None = None) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def machine_facts(checkout: Path | None = None) -> dict[str, Any]:
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "cpu": cpu_name(),
         "cores": performance_cores(),
-        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory": memory_bytes(),
         "compiler": runtime.compiler(),
         "system": f"{platform.system()} {platform.release()}",
     }

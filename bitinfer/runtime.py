@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bitinfer import _core
 from bitinfer.cpu_count import performance_cores
@@ -49,6 +49,33 @@ def active_isa() -> str:
             _noted.add(note)
             warnings.warn(note, RuntimeWarning, stacklevel=2)
     return name
+
+
+def isa_report() -> list[dict[str, Any]]:
+    """Every ISA row of this architecture, best first: ``name``, ``usable``, ``reason`` if not."""
+    return _core.isa_report()
+
+
+def self_test(isa: str) -> str:
+    """Run a usable row's kernels against the scalar ones: "" or the first difference."""
+    return _core.self_test(isa)
+
+
+def reset_dispatch() -> None:
+    """Use the best row and the faster GEMV, whatever BITINFER_ISA and BITINFER_GEMV say."""
+    _core.set_isa(_core.available_isas()[0])
+    _core.set_gemv("auto")
+
+
+def auto_packing() -> str:
+    """The packing that is fastest on the active row."""
+    return _core.auto_packing()
+
+
+def bits_per_weight(packing: str) -> float:
+    """Bits that ``packing`` takes for one ternary weight of whole tiles."""
+    bits: float = _core.layouts()[packing]["bits_per_weight"]
+    return bits
 
 
 def num_threads() -> int:
@@ -100,6 +127,11 @@ def read_bandwidth(
         repeats: Reads, timed one by one.
     """
     return _core.read_bandwidth(buffer, threads, streams, repeats)
+
+
+def version() -> str:
+    """Version of bitinfer."""
+    return _core.__version__
 
 
 def compiler() -> str:

@@ -14,9 +14,9 @@ CSRC = ROOT / "csrc"
 
 # Each unit may import the units of the rows above it; those of one row do not import each other.
 PYTHON_LAYERS = [
-    {"errors", "cpu_count", "energy", "chat_template_worker", "progress", "reference", "thinking"},
-    {"history", "json_file", "settings"},
-    {"runtime"},
+    {"errors", "cgroup", "energy", "chat_template_worker", "progress", "reference", "thinking"},
+    {"cpu_count", "history", "json_file", "settings"},
+    {"hardware", "runtime"},
     {"config", "machine"},
     {"formats"},
     {"families"},
@@ -25,6 +25,7 @@ PYTHON_LAYERS = [
     {"grammar", "prefix_cache"},
     {"generate"},
     {"bench", "model"},
+    {"doctor"},
     {"cli"},
     {"__main__"},
 ]

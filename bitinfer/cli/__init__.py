@@ -25,6 +25,7 @@ _COMMANDS = {
     "convert": "Pack a Hugging Face checkpoint for fast loading.",
     "info": "Show a model and this machine.",
     "bench": "Measure prefill and decode speed.",
+    "doctor": "Test this machine, and say what it can reach.",
 }
 
 _GREETING = """\
