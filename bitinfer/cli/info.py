@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bitinfer.cli.size import size_text
+
 if TYPE_CHECKING:
     from bitinfer.model import Model
 
@@ -59,6 +61,7 @@ def machine_facts() -> dict[str, Any]:
     """Facts of this machine and of what is used of it."""
     from bitinfer import runtime
     from bitinfer.cpu_count import performance_cores
+    from bitinfer.hardware import memory_bytes
     from bitinfer.machine import cpu_name
 
     active = runtime.active_isa()
@@ -68,18 +71,11 @@ def machine_facts() -> dict[str, Any]:
         "cores": performance_cores(),
         "logical_cpus": os.cpu_count() or 1,
         "threads": runtime.num_threads(),
-        "memory_bytes": _memory_bytes(),
+        "memory_bytes": memory_bytes(),
         "available_isas": runtime.available_isas(),
         "active_isa": active,
         "gemv": {name: runtime.gemv_family(name) for name in ("i2", "t3", "t5")},
     }
-
-
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return None
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:
@@ -93,22 +89,12 @@ def _lines(facts: dict[str, Any]) -> list[str]:
 def _shown(name: str, value: Any) -> str:
     if isinstance(value, dict):
         sizes = name.startswith("bytes")
-        parts = (f"{k.replace('_', ' ')} {_size(v) if sizes else v}" for k, v in value.items())
+        parts = (f"{k.replace('_', ' ')} {size_text(v) if sizes else v}" for k, v in value.items())
         return f"\n{'':<16}".join(parts) if sizes else ", ".join(parts)
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if name.endswith("_bytes") and value is not None:
-        return _size(value)
+        return size_text(value)
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _size(count: int) -> str:
-    """Bytes in the unit that leaves one to three digits before the point."""
-    size = float(count)
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"
