@@ -16,13 +16,14 @@ RUN = @run() { said=$$1; shift; echo "$$said"; mkdir -p build; \
   "$$@" >$(LOG) 2>&1 </dev/null || \
   { tail -n 25 $(LOG); echo "failed: $$said (all of it in $(LOG))"; exit 1; } >&2; }; run
 
-.PHONY: help chat test bench lint types tidy docs oracle cpp emulate wheel clean FORCE
+.PHONY: help chat test bench bench-kernels lint types tidy docs oracle cpp emulate wheel clean FORCE
 .NOTPARALLEL:
 
 help:
 	@echo "make chat     build, install into .venv and chat with the embedded model"
 	@echo "make test     build, install and run the tests"
 	@echo "make bench    measure this machine (ARGS='MODEL -p 512 -n 128')"
+	@echo "make bench-kernels   measure each kernel alone (ARGS='-k t5 --record')"
 	@echo "make lint     all pre-commit hooks on all files"
 	@echo "make types    mypy --strict"
 	@echo "make tidy     clang-tidy on csrc"
@@ -42,6 +43,9 @@ test: .venv/.extra-test
 
 bench: .venv/.installed
 	@$(PY) $(BIN)/bitinfer bench $(ARGS)
+
+bench-kernels: .venv/.extra-test
+	@cd benchmarks && ../$(PY) bench_kernels.py $(ARGS)
 
 lint: .venv/.extra-dev
 	@PATH="$$PWD/$(BIN):$$PATH" $(PY) $(BIN)/pre-commit run --all-files

@@ -80,10 +80,16 @@ def _load(folder: Path, threads: int, context_length: int) -> Engine:
     return Engine.load(folder, packing=packing, num_threads=threads, context_length=context_length)
 
 
-def record_path(record: dict[str, Any]) -> Path:
-    """Where a record belongs: ``records/<date>-<cpu>-<commit>.json``."""
-    cpu = re.sub(r"[^a-z0-9]+", "-", record["cpu"].lower().replace("(r)", "")).strip("-")
-    return HERE / "records" / f"{record['date'][:10]}-{cpu}-{record['commit']}.json"
+def write_record(records: list[dict[str, Any]], folder: str = "") -> Path:
+    """Add ``records/<folder>/<date>-<cpu>-<commit>.json``; one that is there is not replaced."""
+    first = records[0]
+    cpu = re.sub(r"[^a-z0-9]+", "-", first["cpu"].lower().replace("(r)", "")).strip("-")
+    path = HERE / "records" / folder / f"{first['date'][:10]}-{cpu}-{first['commit']}.json"
+    if path.exists():
+        raise SystemExit(f"{path}: is there already: records are added to, never edited")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+    return path
 
 
 def _in_own_process(folder: Path, threads: int, context: int) -> dict[str, Any]:
@@ -121,11 +127,7 @@ def main() -> None:
     records = record_models(
         args.models, args.threads, args.prompt_tokens, args.generated_tokens, args.repeats
     )
-    path = record_path(records[0])
-    if path.exists():
-        raise SystemExit(f"{path}: is there already: records are added to, never edited")
-    path.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
-    print(path)
+    print(write_record(records))
 
 
 if __name__ == "__main__":
