@@ -26,6 +26,9 @@ _COMMANDS = {
     "info": "Show a model and this machine.",
     "bench": "Measure prefill and decode speed.",
     "doctor": "Test this machine, and say what it can reach.",
+    "history": "List, search, show and remove conversations.",
+    "config": "Show and change the settings.",
+    "completion": "Print the completion script of a shell.",
 }
 
 _GREETING = """\

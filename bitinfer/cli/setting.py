@@ -35,7 +35,7 @@ class Setting(click.Option):
 
     def consume_value(self, ctx: click.Context, opts: Mapping[str, Any]) -> Any:
         """Read the settings file for the first setting of a command: after ``--help``."""
-        if ctx.default_map is None:
+        if ctx.default_map is None and not ctx.resilient_parsing:
             ctx.default_map = file_settings(ctx)
         return super().consume_value(ctx, opts)
 
@@ -150,12 +150,17 @@ class ModelFolder(click.ParamType):  # type: ignore[type-arg]
         return [CompletionItem(incomplete, type="dir")]
 
 
+def settings_path(ctx: click.Context) -> tuple[Path, bool]:
+    """``--config``, ``BITINFER_CONFIG`` or the usual file; and whether somebody named it."""
+    named = ctx.find_root().params.get("config")
+    return (Path(named).expanduser(), True) if named else (default_path(), False)
+
+
 def settings_file(ctx: click.Context) -> SettingsFile:
-    """The settings file of this run: ``--config``, ``BITINFER_CONFIG`` or the usual one."""
+    """The settings file of this run."""
     if _META not in ctx.meta:
-        named = ctx.find_root().params.get("config")
-        path = Path(named).expanduser() if named else default_path()
-        ctx.meta[_META] = SettingsFile.read(path, required=named is not None)
+        path, named = settings_path(ctx)
+        ctx.meta[_META] = SettingsFile.read(path, required=named)
     file = ctx.meta[_META]
     assert isinstance(file, SettingsFile)
     return file
@@ -191,7 +196,9 @@ def _known(file: SettingsFile, keys: tuple[str, ...], known: Collection[str]) ->
     name = keys[-1].replace("-", "_")
     if name in known:
         return name
-    close = difflib.get_close_matches(name, known, n=1)
+    from bitinfer.cli import command_names
+
+    close = difflib.get_close_matches(name, [*known, *command_names()], n=1)
     mend = f"did you mean {close[0].replace('_', '-')}?" if close else ""
     mend = mend or "'bitinfer config show' lists them"
     raise ConfigError(f"{file.place(*keys)}: {'.'.join(keys)}: no such setting: {mend}")
