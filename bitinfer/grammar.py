@@ -64,6 +64,8 @@ class GrammarCompiler:
                 f"{kind}: needs llguidance: install it with pip install 'bitinfer[grammar]'"
             ) from None
         prepared = self._prepare()
+        if isinstance(value, str):
+            _check_length(value, kind)
 
         def complaint(text: str) -> str:
             try:
@@ -79,9 +81,9 @@ class GrammarCompiler:
         elif not isinstance(value, str):
             raise GrammarError(f"{kind}: expected a text, got {shown(repr(value))}")
         elif kind == "regex":
-            grammar = LLMatcher.grammar_from_regex(_not_too_long(value, kind))
+            grammar = LLMatcher.grammar_from_regex(value)
         else:
-            grammar = LLMatcher.grammar_from_lark(_not_too_long(value, kind))
+            grammar = LLMatcher.grammar_from_lark(value)
         if problem := complaint(grammar):
             raise GrammarError(f"{kind}: {_place(problem, kind)}")
         return GrammarConstraint(LLMatcher(prepared, grammar, log_level=0), kind)
@@ -153,9 +155,10 @@ def _from_schema(value: str | Mapping[str, Any], complaint: Callable[[str], str]
         raise GrammarError(f"json_schema: expected an object, got {shown(repr(schema))}")
 
     try:
-        text = _not_too_long(json.dumps(schema), "json_schema")
-    except (TypeError, RecursionError) as cause:
+        text = json.dumps(schema)
+    except (TypeError, ValueError, RecursionError) as cause:
         raise GrammarError(f"json_schema: expected what JSON can say: {cause}") from None
+    _check_length(text, "json_schema")
 
     def grammar(text: str) -> str:
         return LLMatcher.grammar_from_json_schema(
@@ -230,7 +233,6 @@ def _one_line(text: str) -> str:
     return text[:1].lower() + text[1:300]
 
 
-def _not_too_long(text: str, kind: str) -> str:
+def _check_length(text: str, kind: str) -> None:
     if len(text) > _MOST_CHARS:
         raise GrammarError(f"{kind}: expected at most {_MOST_CHARS} characters, got {len(text)}")
-    return text

@@ -158,11 +158,20 @@ def test_error_says_where(model, kind, value, said) -> None:
     assert "\n" not in text
 
 
+def test_schema_that_holds_itself_is_refused(model) -> None:
+    schema: dict = {"type": "object"}
+    schema["properties"] = {"a": schema}
+    with pytest.raises(GrammarError, match="expected what JSON can say: Circular reference"):
+        model.generate("The", json_schema=schema)
+
+
 def test_grammar_that_grows_too_complex_is_an_error_and_no_hang(model) -> None:
     with pytest.raises(GrammarError, match=r"^regex: .*too many expressions constructed$"):
         model.generate("The", regex="a{2000000}", max_tokens=5)
     with pytest.raises(GrammarError, match="expected at most 262144 characters, got 300000"):
         model.generate("The", grammar="a" * 300_000)
+    with pytest.raises(GrammarError, match="expected at most 262144 characters"):
+        model.generate("The", json_schema={"enum": ["a" * 300_000]})
 
 
 def test_without_llguidance_the_mend_is_named(model, monkeypatch) -> None:
