@@ -99,5 +99,13 @@ def test_importing_the_package_does_not_import_the_tokenizer(tmp_path):
     assert done.stdout.split() == ["False", "False"]
 
 
+def test_settings_can_be_shown_without_numpy(tmp_path):
+    code = "import sys, bitinfer.sampling; print('numpy' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"
+
+
 def test_the_package_is_typed():
     assert (Path(bitinfer.__file__).parent / "py.typed").is_file()

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from bitinfer.runtime import exp
 from bitinfer.sampling.candidates import largest, running_sums
 
-MOST_LOGPROBS = 100
 _LN = Context(prec=25).ln  # correctly rounded; math.log differs by platform in the last bit
 
 

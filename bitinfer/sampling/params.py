@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral, Real
 from typing import Any
-
-import numpy as np
 
 from bitinfer.errors import ConfigError
 
+MOST_LOGPROBS = 100  # likeliest tokens that are recorded for each token
 DRY_LONGEST = 1000  # tokens of a sequence that DRY counts: the penalty is beyond all logits by then
 _MOST_TOKENS = 2**31 - 1
 _INFINITY = float("inf")
@@ -191,8 +191,8 @@ def _check_bias(name: str, value: Any, high: float) -> None:
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    return isinstance(value, Real) and not isinstance(value, bool)
