@@ -1,0 +1,213 @@
+"""Measure bitinfer and llama.cpp side by side, on the same weights with the same threads.
+
+    pip install 'bitinfer[peers]'      # compiles llama.cpp
+    python benchmarks/peers.py MODEL... -t 2 --record
+
+The programs take turns, so that what else the machine does meets all of them. MODEL is a packed
+folder (random_model.py writes one); the first one is also given to llama.cpp, as TQ1_0 and TQ2_0.
+Like bitinfer, llama.cpp picks the likeliest token after each step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bench_model import HERE, write_record
+
+from bitinfer import runtime
+from bitinfer.bench import bench
+from bitinfer.engine import Engine
+from bitinfer.formats.packed import PACKED_NAME, PackedFile
+from bitinfer.machine import machine_facts
+
+
+@dataclass(frozen=True)
+class Program:
+    """One of those that take turns.
+
+    Attributes:
+        name: ``bitinfer 0.1.0``.
+        form: How it holds the weights: ``t5``, ``TQ1_0``.
+        file_bytes: Of the model's weights on disk.
+        rate: Tokens/s of one run of (prompt tokens, 0) or (0, generated tokens).
+        build: What it was compiled for.
+    """
+
+    name: str
+    form: str
+    file_bytes: int
+    rate: Callable[[int, int], float]
+    build: str
+
+
+def bitinfer_program(folder: Path, threads: int, context: int) -> Program:
+    """This library with the packing of the file."""
+    path = folder / PACKED_NAME
+    packing = PackedFile(path).header.packing
+    engine = Engine.load(folder, packing=packing, num_threads=threads, context_length=context)
+
+    def rate(prompt: int, generated: int) -> float:
+        (record,) = bench(engine, prompts=[prompt], generated=[generated], repeats=1, warmup=0)
+        return record.tokens_per_s
+
+    name = f"bitinfer {runtime.version()}"
+    return Program(name, packing, path.stat().st_size, rate, runtime.active_isa())
+
+
+class Llama:
+    """llama.cpp with a GGUF file, through llama-cpp-python's thin layer over its C interface."""
+
+    def __init__(self, path: Path, threads: int, context: int) -> None:
+        import llama_cpp
+
+        self._lib = llama_cpp
+        self._quiet = llama_cpp.llama_log_callback(lambda level, text, data: None)
+        llama_cpp.llama_log_set(self._quiet, None)
+        model_options = llama_cpp.llama_model_default_params()
+        model_options.n_gpu_layers = 0
+        self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), model_options)
+        options = llama_cpp.llama_context_default_params()
+        options.n_ctx = options.n_batch = options.n_ubatch = context
+        options.n_threads = options.n_threads_batch = threads
+        self._context = llama_cpp.llama_init_from_model(self._model, options)
+        if not self._context:
+            raise SystemExit(f"{path}: llama.cpp cannot load it")
+        vocabulary = llama_cpp.llama_model_get_vocab(self._model)
+        self._vocab_size = llama_cpp.llama_vocab_n_tokens(vocabulary)
+        self.build = llama_cpp.llama_print_system_info().decode().strip(" |")
+
+    def rate(self, prompt: int, generated: int) -> float:
+        """Tokens/s of a prompt up to its first token, or of tokens after a prompt of one."""
+        lib = self._lib
+        lib.llama_memory_clear(lib.llama_get_memory(self._context), True)
+        ids = np.random.default_rng(0).integers(self._vocab_size, size=prompt or 1).tolist()
+        if not prompt:
+            ids = [self._step(ids)]
+        start = time.perf_counter()
+        for _ in range(generated or 1):
+            ids = [self._step(ids)]
+        return (prompt + generated) / (time.perf_counter() - start)
+
+    def _step(self, ids: list[int]) -> int:
+        """Run ids and return the likeliest next one."""
+        lib = self._lib
+        tokens = (lib.llama_token * len(ids))(*ids)
+        if lib.llama_decode(self._context, lib.llama_batch_get_one(tokens, len(ids))):
+            raise SystemExit("llama.cpp: llama_decode failed")
+        logits = lib.llama_get_logits_ith(self._context, -1)
+        return int(np.ctypeslib.as_array(logits, (self._vocab_size,)).argmax())
+
+
+def llama_program(path: Path, form: str, threads: int, context: int) -> Program:
+    """llama.cpp with the GGUF file ``path``."""
+    llama = Llama(path, threads, context)
+    name = f"llama.cpp (llama-cpp-python {version('llama-cpp-python')})"
+    return Program(name, form, path.stat().st_size, llama.rate, llama.build)
+
+
+def take_turns(
+    programs: list[Program], tests: list[tuple[int, int]], repeats: int
+) -> list[dict[str, Any]]:
+    """Run every test of every program once a round; the first round is not counted.
+
+    Returns:
+        A record for each program and test. ``ratio`` is the first program's speed by this one's,
+        the median of the rounds; beside it the least and the largest.
+    """
+    rates: dict[tuple[int, tuple[int, int]], list[float]] = {}
+    for number in range(repeats + 1):
+        for test in tests:
+            for index, program in enumerate(programs):
+                rate = program.rate(*test)
+                if number:
+                    rates.setdefault((index, test), []).append(rate)
+    records = []
+    for (index, test), runs in rates.items():
+        ratios = [ours / theirs for ours, theirs in zip(rates[0, test], runs, strict=True)]
+        program = programs[index]
+        records.append(
+            {
+                "program": program.name,
+                "form": program.form,
+                "phase": "prefill" if test[0] else "decode",
+                "tokens": sum(test),
+                "tokens_per_s": statistics.median(runs),
+                "tokens_per_s_runs": runs,
+                "ratio": statistics.median(ratios),
+                "ratio_min": min(ratios),
+                "ratio_max": max(ratios),
+                "file_bytes": program.file_bytes,
+                "build": program.build,
+                "repeats": repeats,
+            }
+        )
+    return records
+
+
+def table(records: list[dict[str, Any]]) -> str:
+    """Markdown; ratios are how much faster the first program is."""
+    lines = [
+        "| program | weights | phase | tokens/s | slowest-fastest | first is faster by |",
+        "| --- | --- | --- | ---: | ---: | ---: |",
+    ]
+    for record in records:
+        runs = record["tokens_per_s_runs"]
+        spread = f"{record['ratio_min']:.2f}-{record['ratio_max']:.2f}"
+        cells = [
+            record["program"],
+            record["form"],
+            f"{record['phase']} {record['tokens']}",
+            f"{record['tokens_per_s']:.1f}",
+            f"{min(runs):.1f}-{max(runs):.1f}",
+            f"{record['ratio']:.2f} ({spread})",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="+", type=Path, metavar="MODEL", help="packed folders")
+    parser.add_argument("-t", "--threads", type=int, default=runtime.num_threads())
+    parser.add_argument("-p", "--prompt-tokens", type=int, default=128)
+    parser.add_argument("-n", "--generated-tokens", type=int, default=32)
+    parser.add_argument("-r", "--repeats", type=int, default=5)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the records to FILE")
+    parser.add_argument("--record", action="store_true", help="add a record to records/peers")
+    args = parser.parse_args()
+    try:
+        from gguf_model import TERNARY_TYPES, write_gguf
+    except ModuleNotFoundError as cause:
+        raise SystemExit(f"{cause.name} is missing: pip install 'bitinfer[peers]'") from None
+    context = max(args.prompt_tokens, args.generated_tokens + 1) + 1
+    with tempfile.TemporaryDirectory() as folder:
+        programs = [bitinfer_program(model, args.threads, context) for model in args.models]
+        for form in TERNARY_TYPES:
+            path = Path(folder) / f"{form}.gguf"
+            write_gguf(args.models[0], path, form)
+            programs.append(llama_program(path, form, args.threads, context))
+        tests = [(args.prompt_tokens, 0), (0, args.generated_tokens)]
+        records = take_turns(programs, tests, args.repeats)
+    facts = {"model": args.models[0].name, "threads": args.threads, "head": "int8; GGUF: Q6_K"}
+    facts |= {"kv_cache": "f16", **machine_facts(HERE)}
+    records = [{**record, **facts} for record in records]
+    print(table(records))
+    if args.json:
+        args.json.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+    if args.record:
+        print(write_record(records, "peers"))
+
+
+if __name__ == "__main__":
+    main()
