@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bitinfer import _core, runtime
 from bitinfer.config import inv_freq
-from bitinfer.convert import CanonicalWeights, check_choices, open_checkpoint
+from bitinfer.convert import CanonicalWeights, Progress, check_choices, open_checkpoint
 from bitinfer.errors import CheckpointError, ContextLengthError, PackedFileError, PromptError
 from bitinfer.families.check import check_weights
 from bitinfer.families.spec import EMBEDDING, HEAD, HEAD_SCALE, check_spec
@@ -77,6 +77,7 @@ class Engine:
         kv_cache: str = "f16",
         num_threads: int | None = None,
         context_length: int | None = None,
+        progress: Progress | None = None,
     ) -> Engine:
         """Load a packed folder, or a raw Hugging Face folder (packed in memory, which is noted).
 
@@ -87,6 +88,7 @@ class Engine:
             kv_cache: ``f16``, ``f32`` or ``int8``.
             num_threads: None: ``runtime.num_threads()``.
             context_length: Positions a cache holds; None: all that the model was made for.
+            progress: Called with bytes packed and bytes in all, if matrices must be packed.
 
         Raises:
             BitinferError: the folder cannot be used as it is (see errors.py).
@@ -101,9 +103,9 @@ class Engine:
         folder = Path(path)
         notes: list[str] = []
         if is_packed_folder(folder):
-            spec, weights, packing = _load_packed(folder, packing, head, notes)
+            spec, weights, packing = _load_packed(folder, packing, head, notes, progress)
         else:
-            spec, weights, packing = _load_raw(folder, packing, head, notes)
+            spec, weights, packing = _load_raw(folder, packing, head, notes, progress)
         config = check_spec(spec, str(folder), PackedFileError)
         weights["rope.inv_freq"] = _tensor(inv_freq(config))
         return cls(
@@ -225,7 +227,7 @@ class Engine:
 
 
 def _load_packed(
-    folder: Path, packing: str, head: str, notes: list[str]
+    folder: Path, packing: str, head: str, notes: list[str], progress: Progress | None
 ) -> tuple[dict[str, Any], dict[str, Tensor], str]:
     """Spec, weights and packing of a packed folder; repacks in memory where asked or faster."""
     file = PackedFile(folder / PACKED_NAME)
@@ -238,10 +240,13 @@ def _load_packed(
     weights = {name: file.tensor(name) for name in file}
     if wanted != stored:
         packed_bytes = 0
+        all_bytes = sum(len(weights[name][0]) for name in file.header.ternary)
         for name, (n, k) in file.header.ternary.items():
             view = weights[name][0]
             weights[name] = (_core.repack(view, stored, wanted, n, k), wanted, (n, k))
             packed_bytes += len(view)
+            if progress is not None:
+                progress(packed_bytes, all_bytes)
         if packed_bytes >= _NOTED_BYTES:
             notes.append(
                 f"repacked {packed_bytes / 1e6:.0f} MB from {stored} to {wanted} in memory"
@@ -276,11 +281,15 @@ def _choose_head(
 
 
 def _load_raw(
-    folder: Path, packing: str, head: str, notes: list[str]
+    folder: Path, packing: str, head: str, notes: list[str], progress: Progress | None
 ) -> tuple[dict[str, Any], dict[str, Tensor], str]:
     """Spec, weights and packing of a raw folder; float tensors stay mapped, the rest is made."""
     source = open_checkpoint(folder, packing, "source")
-    weights = {name: _in_memory(source, name) for name in source.tensors}
+    weights: dict[str, Tensor] = {}
+    for name in source.tensors:
+        weights[name] = _in_memory(source, name)
+        if progress is not None:
+            progress(sum(len(data) for data, _, _ in weights.values()), source.total_bytes)
     notes.append(
         f"packed {folder.name} in memory: 'bitinfer convert' once makes the next start faster"
     )

@@ -99,14 +99,16 @@ class Model:
             ValueError: an argument is none of the choices.
         """
         path = find_model(path_or_name)
-        engine = Engine.load(
-            path,
-            packing=packing,
-            head=head,
-            kv_cache=kv_cache,
-            num_threads=num_threads,
-            context_length=context_length,
-        )
+        with progress_bar(f"load {path.name}", "B", progress) as show:
+            engine = Engine.load(
+                path,
+                packing=packing,
+                head=head,
+                kv_cache=kv_cache,
+                num_threads=num_threads,
+                context_length=context_length,
+                progress=show,
+            )
         return cls(engine, path, progress=progress)
 
     @property

@@ -200,6 +200,24 @@ def test_large_repacking_is_noted(folders, monkeypatch):
     assert notes[1].startswith("made an int8 head of")
 
 
+@pytest.mark.parametrize(
+    ("folder", "packing"), [("bitnet", "auto"), ("llama", "i2"), (("bitnet", "int8"), "t3")]
+)
+def test_packing_in_memory_tells_its_progress_up_to_the_end(folders, folder, packing):
+    told = []
+    Engine.load(folders[folder], packing=packing, progress=lambda *both: told.append(both))
+    done, totals = zip(*told, strict=True)
+    assert len(told) > 5
+    assert list(done) == sorted(done)
+    assert set(totals) == {done[-1]}
+
+
+def test_a_folder_that_is_packed_as_asked_tells_no_progress(folders):
+    told = []
+    Engine.load(folders["bitnet", "int8"], packing="i2", progress=lambda *both: told.append(both))
+    assert told == []
+
+
 def test_weights_stay_usable_when_the_folder_is_replaced(folders, tmp_path):
     folder = shutil.copytree(folders["bitnet", "int8"], tmp_path / "m")
     engine = Engine.load(folder)
