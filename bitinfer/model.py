@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from bitinfer import runtime
 from bitinfer.chat_template import ChatTemplate, Message
 from bitinfer.engine import Engine
-from bitinfer.errors import CheckpointError, ConfigError, TokenizerError
+from bitinfer.errors import ConfigError, TokenizerError
 from bitinfer.families.spec import num_parameters
 from bitinfer.generate import (
     Completion,
@@ -32,6 +32,7 @@ from bitinfer.generate import (
     generate_step,
 )
 from bitinfer.json_file import read_json_object
+from bitinfer.model_folder import find_model
 from bitinfer.prefix_cache import PrefixCache
 from bitinfer.progress import progress_bar
 from bitinfer.sampling import SamplingParams
@@ -310,22 +311,3 @@ class Model:
             template=self.chat_template.source if self.chat_template else "",
         )
         return Setup(tokenizer, engine.vocab_size)
-
-
-def find_model(path_or_name: str | Path) -> Path:
-    """The folder of a model.
-
-    Raises:
-        CheckpointError: it is neither a folder nor the embedded model's name.
-    """
-    path = Path(path_or_name)
-    embedded = runtime.default_model()
-    if path.is_dir():
-        return path
-    if str(path_or_name) == embedded.name:
-        return embedded
-    got = "a file" if path.exists() else "nothing of that name"
-    raise CheckpointError(
-        f"model {str(path_or_name)!r}: expected a model folder or {embedded.name!r} "
-        f"(the embedded model), got {got}"
-    )

@@ -17,7 +17,7 @@ PYTHON_LAYERS = [
     {"errors", "cgroup", "energy", "chat_template_worker", "progress", "reference", "thinking"},
     {"cpu_count", "history", "json_file", "settings"},
     {"hardware", "runtime"},
-    {"config", "machine"},
+    {"config", "machine", "model_folder"},
     {"formats"},
     {"families"},
     {"convert"},
@@ -161,6 +161,7 @@ def test_an_isa_folder_includes_only_its_own_and_lower_rows(path):
         "avx2": ["sse41", "scalar"],
         "avx512vnni": ["avx2", "sse41", "scalar"],
         "avx512vbmi": ["avx512vnni", "avx2", "sse41", "scalar"],
+        "amx": ["avx512vbmi", "avx512vnni", "avx2", "sse41", "scalar"],
         "neon": ["scalar"],
         "generic": ["scalar"],  # so that editors and tidy can read a generic file alone
     }

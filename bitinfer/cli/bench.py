@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 
 
-class _Bench(click.Command):
-    """``bench MODEL`` measures; ``bench compare`` is a command of its own."""
+class _Bench(click.Group):
+    """``bench MODEL`` measures; ``bench compare`` is a command in it."""
 
     def make_context(
         self,
@@ -32,14 +32,18 @@ class _Bench(click.Command):
         parent: click.Context | None = None,
         **extra: Any,
     ) -> click.Context:
-        if args[:1] == ["compare"]:
-            return compare.make_context("bench compare", args[1:], parent, **extra)
+        if args and args[0] in self.commands:  # not a MODEL
+            command = self.commands[args[0]]
+            return command.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
         return super().make_context(info_name, args, parent, **extra)
 
 
-@click.command(
+@click.group(
     cls=_Bench,
-    epilog="'bitinfer bench compare OLD.json NEW.json' compares two measurements.",
+    commands=[compare],
+    invoke_without_command=True,
+    subcommand_metavar="",
+    context_settings={"allow_interspersed_args": True},
 )
 @click.argument("model", required=False)
 @click.option(
@@ -146,7 +150,7 @@ def bench(
     from bitinfer import default_model
     from bitinfer.bench import write_records
     from bitinfer.engine import Engine
-    from bitinfer.model import find_model
+    from bitinfer.model_folder import find_model
 
     if plots:
         _check_plots(plots)

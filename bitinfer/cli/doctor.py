@@ -29,7 +29,7 @@ def doctor(ctx: click.Context, model: str | None, as_json: bool) -> None:
         click.echo("testing kernels, reading memory, measuring a model ...", err=True)
     from bitinfer import default_model
     from bitinfer.doctor import diagnose
-    from bitinfer.model import find_model
+    from bitinfer.model_folder import find_model
 
     facts = diagnose(default_model() if model is None else find_model(model))
     click.echo(json.dumps(facts, indent=2) if as_json else _report(facts))
