@@ -58,6 +58,10 @@ def _sections(title: str, command: click.Command, context: click.Context) -> Ite
             assert inner is not None
             below = click.Context(inner, info_name=name, parent=context, terminal_width=80)
             yield from _sections(f"{title} {name}", inner, below)
+    for name, inner in getattr(command, "subcommands", {}).items():  # of `bench`
+        full = f"{context.info_name} {name}"
+        below = click.Context(inner, info_name=full, parent=context.parent, terminal_width=80)
+        yield from _sections(f"{title} {name}", inner, below)
 
 
 def _settings(root: click.Context) -> str:

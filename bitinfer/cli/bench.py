@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 
 
-class _Bench(click.Group):
-    """``bench MODEL`` measures; ``bench compare`` is a command in it."""
+class _Bench(click.Command):
+    """``bench MODEL`` measures; ``bench compare`` is a command of its own."""
+
+    subcommands: ClassVar = {"compare": compare}
 
     def make_context(
         self,
@@ -32,18 +34,15 @@ class _Bench(click.Group):
         parent: click.Context | None = None,
         **extra: Any,
     ) -> click.Context:
-        if args and args[0] in self.commands:  # not a MODEL
-            command = self.commands[args[0]]
+        if args and args[0] in self.subcommands:
+            command = self.subcommands[args[0]]
             return command.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
         return super().make_context(info_name, args, parent, **extra)
 
 
-@click.group(
+@click.command(
     cls=_Bench,
-    commands=[compare],
-    invoke_without_command=True,
-    subcommand_metavar="",
-    context_settings={"allow_interspersed_args": True},
+    epilog="'bitinfer bench compare OLD.json NEW.json' compares two measurements.",
 )
 @click.argument("model", required=False)
 @click.option(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.command()
+@click.command(short_help="Compare two measurements.")
 @click.argument("old", type=_FILE)
 @click.argument("new", type=_FILE)
 @click.option(
