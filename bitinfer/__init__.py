@@ -1,5 +1,6 @@
 """Fast, exact CPU inference for ternary (1.58-bit) language models."""
 
+import platform
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,11 @@ except ModuleNotFoundError as cause:
     raise ImportError(
         f"bitinfer: the compiled part is missing in {__path__[0]}: if that is the source checkout, "
         "start Python in another folder, or install with `pip install .`"
+    ) from cause
+except ImportError as cause:  # of another system, Python or libc, or damaged
+    raise ImportError(
+        f"bitinfer: the compiled part does not load here ({platform.system()} {platform.machine()},"
+        f" Python {platform.python_version()}; {cause}): install bitinfer again on this machine"
     ) from cause
 from bitinfer.errors import (
     BitinferError,

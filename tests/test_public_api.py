@@ -1,8 +1,10 @@
 """Names and signatures that programs rely on."""
 
 import inspect
+import os
 import subprocess
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
@@ -109,3 +111,23 @@ def test_settings_can_be_shown_without_numpy(tmp_path):
 
 def test_the_package_is_typed():
     assert (Path(bitinfer.__file__).parent / "py.typed").is_file()
+
+
+@pytest.mark.parametrize(
+    ("core", "said"),
+    [(None, "the compiled part is missing in"), (b"no library", "does not load here")],
+)
+def test_a_core_that_is_missing_or_damaged_is_told_in_one_sentence(tmp_path, core, said):
+    package = tmp_path / "bitinfer"
+    package.mkdir()
+    for name in ("__init__.py", "errors.py"):
+        (package / name).write_bytes((Path(bitinfer.__file__).parent / name).read_bytes())
+    if core is not None:
+        (package / f"_core{EXTENSION_SUFFIXES[0]}").write_bytes(core)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", "import bitinfer"]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: bitinfer: the compiled part")
+    assert said in last
