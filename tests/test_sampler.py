@@ -141,6 +141,30 @@ def test_constraint_decides_what_is_left_and_is_told_the_choice(temperature) -> 
     assert constraint.accepted == chosen
 
 
+def test_steps_before_the_temperature_come_in_the_documented_order() -> None:
+    class Notes(Forbids):
+        def forbid(self, logits: np.ndarray) -> None:
+            self.seen = logits.copy()  # the constraint comes last
+
+    params = SamplingParams(
+        logit_bias={0: 0.7, 2: -0.4},
+        repetition_penalty=1.7,
+        presence_penalty=0.3,
+        frequency_penalty=0.11,
+        dry_multiplier=0.9,
+        dry_base=1.5,
+    )
+    notes, reply = Notes(set(range(8))), []
+    logits = np.linspace(1, -1, 8).astype(np.float32)
+    sample = Sampler(params, prompt_ids=PROMPT, constraint=notes, breaks={4}.__contains__)
+    for _ in range(12):
+        chosen = sample(logits)
+        expected = changed(logits, params, [*PROMPT, *reply], len(PROMPT), {4})
+        assert notes.seen.tolist() == expected.tolist()
+        reply.append(chosen)
+    assert len(set(reply)) > 3
+
+
 def test_processor_sees_the_text_and_the_raw_logits_and_acts_first() -> None:
     seen = []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,3 +121,9 @@ def test_text_that_is_no_setting_is_refused_with_range_and_value(name, text, sai
     with pytest.raises(ValueError, match="expected") as caught:
         setting_from_text(name, text)
     assert str(caught.value) == said
+
+
+def test_documentation_defines_every_setting() -> None:
+    page = Path(__file__).parent.parent / "docs" / "sampling.md"
+    text = page.read_text(encoding="utf-8")
+    assert [name for name in SETTINGS if name not in text] == []
