@@ -1,6 +1,6 @@
 """Fast, exact CPU inference for ternary (1.58-bit) language models."""
 
-import platform
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,8 @@ except ModuleNotFoundError as cause:
     ) from cause
 except ImportError as cause:  # of another system, Python or libc, or damaged
     raise ImportError(
-        f"bitinfer: the compiled part does not load here ({platform.system()} {platform.machine()},"
-        f" Python {platform.python_version()}; {cause}): install bitinfer again on this machine"
+        f"bitinfer: the compiled part does not load here ({sys.platform}, Python"
+        f" {sys.version.split()[0]}; {cause}): install bitinfer again on this machine"
     ) from cause
 from bitinfer.errors import (
     BitinferError,
