@@ -81,6 +81,11 @@ class SettingsFile:
         except (tomllib.TOMLDecodeError, RecursionError) as cause:
             raise ConfigError(f"{self.path}{_syntax_error(str(cause), self.text)}") from None
 
+    def table(self, name: str) -> Mapping[str, Any]:
+        """The table of a command; empty if there is none (a value may have the same name)."""
+        found = self.values.get(name)
+        return found if isinstance(found, dict) else {}
+
     def place(self, *keys: str) -> str:
         """Where a value stands, for messages: the file, and the line in which the value ends."""
         lines = self.text.splitlines(keepends=True)

@@ -51,6 +51,12 @@ class Terminal:
             pass
         return self._process.wait(PATIENCE_S), self.shown
 
+    def hang_up(self) -> None:
+        """Close the terminal and wait for the program's end."""
+        os.close(self._master)
+        self._master = os.open(os.devnull, os.O_RDONLY)
+        self._process.wait(PATIENCE_S)
+
     def _read(self) -> bool:
         ready, _, _ = select.select([self._master], [], [], PATIENCE_S)
         assert ready, f"nothing more came after {self.shown!r}"

@@ -135,7 +135,6 @@ def test_wrong_usage_is_one_line_and_exit_code_2(arguments, part) -> None:
         (("generate", "--model", "no-such", "x"), ("no-such", "tales-6m")),
         (("info", "no-such"), ("no-such",)),
         (("convert", "no-such", "out"), ("no-such",)),
-        (("generate", ""), ("prompt", "at least 1 token")),
         (("generate", "--context-length", 4, "one two three four"), ("prompt", "at most 3")),
         (("chat", "--context-length", 99999), ("context_length", "1024")),
     ],

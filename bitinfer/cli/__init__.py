@@ -7,11 +7,13 @@ Ctrl-C. ``BITINFER_DEBUG=1`` shows the traceback instead.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -61,6 +63,7 @@ class _Commands(click.Group):
     def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> NoReturn:
         """Run and exit; never returns."""
         options["standalone_mode"] = False
+        _open_closed_streams()
         for stream in (sys.stdin, sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="replace")
@@ -76,11 +79,20 @@ class _Commands(click.Group):
         sys.exit(code if isinstance(code, int) else 0)
 
 
+def _open_closed_streams() -> None:
+    """Read nothing from, and write nowhere, what was closed before the start (``>&-``)."""
+    nothing = Path(os.devnull)
+    sys.stdin = sys.stdin or nothing.open()
+    sys.stdout = sys.stdout or nothing.open("w")
+    sys.stderr = sys.stderr or nothing.open("w")
+
+
 def _report(error: BaseException) -> int:
     """Say in one line what went wrong; return the exit code."""
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, OSError) and error.filename is None:  # of a stream, most likely stdout
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing fails when Python flushes at exit
-        return 1
+        if error.errno in (errno.EPIPE, errno.EIO):  # a closed pipe or terminal
+            return 1
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return 130
     if isinstance(error, SystemExit):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ from click.core import ParameterSource
 
 from bitinfer.cli import command_names, main
 from bitinfer.cli.options import COMMON_SETTINGS
-from bitinfer.cli.setting import Setting, settings_file, settings_path
+from bitinfer.cli.setting import Setting, plain, settings_file, settings_path
 
 _TEMPLATE = """\
 # Settings of bitinfer; 'bitinfer config show' lists all of them.
@@ -44,7 +43,7 @@ def show(ctx: click.Context, origin: bool, as_json: bool) -> None:
     if as_json:
         found: dict[str, Any] = {"file": str(path)}
         for table, rows in tables.items():
-            values = {key: {"value": _json(v), "origin": o} for key, (v, o) in rows.items()}
+            values = {key: {"value": plain(v), "origin": o} for key, (v, o) in rows.items()}
             found[table or "common"] = values
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
@@ -125,13 +124,4 @@ def _toml(value: Any) -> str:
         return "{ " + ", ".join(f"{key} = {_toml(v)}" for key, v in value.items()) + " }"
     if isinstance(value, float):
         return repr(value)
-    return json.dumps(_json(value), ensure_ascii=False)
-
-
-def _json(value: Any) -> Any:
-    """A value as strict JSON has it: infinities and paths are texts."""
-    if isinstance(value, dict):
-        return {str(key): _json(v) for key, v in value.items()}
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value if isinstance(value, bool | int | float | str | None) else str(value)
+    return json.dumps(plain(value), ensure_ascii=False)

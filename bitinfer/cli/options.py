@@ -81,6 +81,13 @@ def _range(low: float, high: float) -> str:
     return f" [{low:g} to {high:g}]" if low > -_LARGE else ""
 
 
+def _text_of_file(_: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """The text of a file; a schema may also be given itself."""
+    if value is None or (option.name == "json_schema" and value.lstrip().startswith("{")):
+        return value
+    return Path(value).read_text(encoding="utf-8", errors="replace")
+
+
 _SAMPLING = (
     setting(
         "--max-tokens",
@@ -94,6 +101,23 @@ _SAMPLING = (
             help=about["help"] + _range(about["low"], about["high"]),
         )
         for name, about in SETTINGS.items()
+    ),
+)
+
+_CONSTRAINTS = (
+    click.option(
+        "--grammar",
+        type=click.Path(dir_okay=False),
+        callback=_text_of_file,
+        metavar="FILE",
+        help="The text must match this Lark grammar",
+    ),
+    click.option("--regex", metavar="PATTERN", help="The text must match this regular expression"),
+    click.option(
+        "--json-schema",
+        callback=_text_of_file,
+        metavar="FILE|JSON",
+        help="The text must be JSON of this schema",
     ),
 )
 
@@ -128,6 +152,11 @@ def loading_options(command: Command) -> Command:
 def sampling_options(command: Command) -> Command:
     """Add the options of `Model.generate`; without a default, for the model has its own."""
     return _add(command, _SAMPLING)
+
+
+def constraint_options(command: Command) -> Command:
+    """Add --grammar, --regex and --json-schema."""
+    return _add(command, _CONSTRAINTS)
 
 
 def history_options(command: Command) -> Command:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
+import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ class Setting(click.Option):
     def place(self, ctx: click.Context) -> str:
         """Where in the settings file the value stands."""
         file, section = settings_file(ctx), _section(ctx)
-        spelled = {key.replace("-", "_"): key for key in file.values.get(section, {})}
+        spelled = {key.replace("-", "_"): key for key in file.table(section)}
         if self.name in spelled:
             return file.place(section, spelled[self.name])
         spelled = {key.replace("-", "_"): key for key in file.values}
@@ -91,6 +92,17 @@ def _kinds(setting: Setting) -> tuple[tuple[type, ...], str]:
 def _as_toml(value: Any) -> str:
     """A value as the file has it, or nearly: texts, numbers, true and false are as in JSON."""
     return json.dumps(value, default=str, ensure_ascii=False)
+
+
+def plain(value: Any) -> Any:
+    """A value as strict JSON has it: keys, infinities and paths are texts."""
+    if isinstance(value, dict):
+        return {str(key): plain(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if isinstance(value, bool | int | float | str | None) else str(value)
 
 
 class Whole(click.ParamType):  # type: ignore[type-arg]  # generic only in new versions
@@ -186,8 +198,8 @@ def file_settings(ctx: click.Context) -> dict[str, Any]:
         name = _known(file, (key,), COMMON_SETTINGS)
         if name in own:
             found[name] = value
-    of_command = file.values.get(section, {})
-    found |= {_known(file, (section, key), own): value for key, value in of_command.items()}
+    for key, value in file.table(section).items():
+        found[_known(file, (section, key), own)] = value
     return found
 
 
