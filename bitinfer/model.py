@@ -191,7 +191,7 @@ class Model:
             cache.engine, new_ids, lease.cache, samplers, replies, setup.vocab_size
         )
         try:
-            with progress_bar("generate", "token", self._progress) as show:
+            with progress_bar("generate", " tokens", self._progress) as show:
                 for _ in steps:
                     show(sum(len(r.token_ids) for r in replies), n * request.rules.max_tokens)
         finally:
@@ -296,7 +296,7 @@ class Model:
 
     def _complete(self, stream: TextStream) -> Completion:
         """Run ``stream`` to its end."""
-        with stream, progress_bar("generate", "token", self._progress) as show:
+        with stream, progress_bar("generate", " tokens", self._progress) as show:
             for _ in stream:
                 show(*stream.progress)
         return stream.completion

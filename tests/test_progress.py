@@ -57,6 +57,6 @@ def test_a_bar_tells_title_and_share_on_stderr_and_vanishes(capfd, monkeypatch) 
 
 
 def test_what_is_done_at_once_shows_nothing(capfd) -> None:
-    with progress_bar("generate", "token", True) as told:
+    with progress_bar("generate", " tokens", True) as told:
         told(1, 1)
     assert capfd.readouterr().err.strip() == ""

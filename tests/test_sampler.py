@@ -194,6 +194,7 @@ def test_processor_may_return_other_logits_and_keep_its_own() -> None:
         ("no", "got <U2"),
         (np.full(8, np.nan), "got NaN or inf"),
         (np.full(8, np.inf), "got NaN or inf"),
+        (np.full(8, 1e300), "got NaN or inf"),  # too large for float32
     ],
 )
 def test_processor_that_returns_no_logits_is_refused(returned, said) -> None:

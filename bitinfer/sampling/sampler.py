@@ -173,6 +173,8 @@ def _processed(
             f"logits_processor: expected to return float32 {shape} or None, got "
             f"{changed.dtype} {changed.shape}"
         )
+    with np.errstate(over="ignore"):
+        changed = changed.astype(np.float32, copy=result is not None)
     if np.isnan(changed).any() or np.isposinf(changed).any():
         raise ValueError("logits_processor: expected finite logits or -inf, got NaN or inf")
-    return changed.astype(np.float32, copy=result is not None)
+    return changed
