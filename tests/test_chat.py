@@ -1,110 +1,239 @@
-"""``bitinfer chat``: its session, its wrapping of lines, piped input, and a real terminal."""
+"""``bitinfer chat`` as a program: on a terminal, with piped input, and what it keeps."""
 
 from __future__ import annotations
 
+import json
 import os
-import re
-import subprocess
+import signal
+import sqlite3
 import sys
-import time
+from contextlib import closing
+from pathlib import Path
 
 import pytest
-from hypothesis import given, settings, strategies as st
-from test_cli import ENVIRONMENT, run
+from test_cli import ENVIRONMENT, assert_one_line_error, run
 
-from bitinfer.cli.chat import Session
-from bitinfer.cli.text import WordWrap, printable, proper
-from bitinfer.errors import ContextLengthError
-from bitinfer.model import Model
+from bitinfer.history import History
 
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pseudo terminals")
 
-@pytest.fixture(scope="module")
-def model():
-    with Model.load("tales-6m", num_threads=1, context_length=128) as loaded:
-        yield loaded
+CHAT = "from bitinfer.cli import main; main(['chat', *{!r}], prog_name='bitinfer')"
+LONG = ("--temperature", "1.5", "--max-tokens", "900")  # a reply that goes on for seconds
 
 
-def session(model, **options) -> Session:
-    return Session(model, None, {"temperature": 0, "max_tokens": 12, **options})
+@pytest.fixture
+def terminal(tmp_path):
+    from emulator import Program
+
+    programs = []
+
+    def start(*arguments: str, columns: int = 80, lines: int = 24, **environment: str) -> Program:
+        kept = {"BITINFER_HISTORY": "true", "BITINFER_HISTORY_FILE": str(tmp_path / "a" / "h.db")}
+        values = {**ENVIRONMENT, "TERM": "xterm-256color", **kept, **environment}
+        program = Program(CHAT.format(arguments), values, columns, lines)
+        programs.append(program)
+        return program
+
+    yield start
+    for program in programs:
+        program.__exit__()
 
 
-def test_conversation_is_kept_between_turns(model) -> None:
-    talk = session(model)
-    first = "".join(talk.reply("What color is the sky?"))
-    second = "".join(talk.reply("Hi"))
-    history = [
-        {"role": "user", "content": "What color is the sky?"},
-        {"role": "assistant", "content": first},
-        {"role": "user", "content": "Hi"},
-    ]
-    assert second == model.chat(history, temperature=0, max_tokens=12).text
-    talk.clear()
-    assert "".join(talk.reply("What color is the sky?")) == first
+@pytest.fixture
+def saved(tmp_path):
+    """Messages of the latest conversation that the program kept."""
+
+    def read() -> list[tuple[str, str]]:
+        with History.open(tmp_path / "a" / "h.db") as history:
+            return [(m.role, m.content) for m in history.messages(history.latest().id)]
+
+    return read
 
 
-def test_oldest_turns_are_dropped_with_one_line_of_notice(model, capsys) -> None:
-    talk = session(model)
-    notes = []
-    for number in range(12):
-        assert "".join(talk.reply(f"Question {number}: what is the color of the big sky?"))
-        notes.append(capsys.readouterr().err)
-    assert notes[0] == ""
-    assert notes[-1].startswith("note: context is full: forgot the oldest ")
-    assert all(note.count("\n") <= 1 for note in notes)
-    assert talk._turns[0]["role"] == "user"  # dropped at the border of a turn
+def test_session_in_a_terminal(terminal, saved, tmp_path) -> None:
+    one = terminal("--temperature", "0")
+    assert "tales-6m" in one.wait_for_prompt(1)
+    one.type("What color is the sky?\r")
+    assert "\nThe sky is blue.\n\n>>>" in one.wait_for_prompt(2)
+    one.type("/halp\r")
+    assert "unknown command /halp: did you mean /help?" in one.wait_for_prompt(3)
+    one.type("/set temperature 200\r")
+    assert "expected a number from 0 to 100, got 200" in one.wait_for_prompt(4)
+    one.type("/bye\r")
+    assert one.exit_code() == 0
+    assert one.text()[-1] == ">>> /bye"
+    assert saved() == [("user", "What color is the sky?"), ("assistant", "The sky is blue.")]
+    folder = tmp_path / "a"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o600}
 
 
-def test_system_instruction_is_never_dropped(model) -> None:
-    talk = Session(model, "Be kind", {"temperature": 0, "max_tokens": 12})
-    for _ in range(12):
-        list(talk.reply("What is the color of the big sky today?"))
-    assert talk._system == [{"role": "system", "content": "Be kind"}]
+def begin_story(program) -> None:
+    """Ask for a reply that goes on for seconds, and wait until some words are there."""
+    program.wait_for_prompt(1)
+    program.type("Tell me a story\r")
+    program.wait_for(r">>> Tell me a story\n\w+ \w+ \w+ \w+")
 
 
-def test_question_longer_than_the_context_is_refused_and_forgotten(model) -> None:
-    talk = session(model)
-    with pytest.raises(ContextLengthError, match="at most 127 tokens"):
-        list(talk.reply("word " * 300))
-    assert talk._turns == []
+def test_ctrl_c_stops_the_reply_clears_the_line_and_leaves(terminal, saved) -> None:
+    one = terminal(*LONG)
+    begin_story(one)
+    one.type("\x03")
+    assert "\n[stopped]\n" in one.wait_for_prompt(2)
+    assert [role for role, _ in saved()] == ["user", "assistant"]
+    one.type("half a question")
+    one.wait_for("half a question$")
+    one.type("\x03")
+    one.wait_for_prompt(2)
+    one.type("\x03")
+    assert "Ctrl-C again, Ctrl-D or /bye to leave" in one.wait_for_prompt(3)
+    one.type("\x03")
+    assert one.exit_code() == 0
 
 
-def test_stopped_reply_stays_in_the_conversation(model) -> None:
-    talk = session(model, max_tokens=40)
-    pieces = talk.reply("Tell me a story")
-    said = next(pieces)
-    pieces.close()
-    assert talk._turns[-1] == {"role": "assistant", "content": said}
+def test_ctrl_d_leaves(terminal) -> None:
+    one = terminal()
+    one.wait_for_prompt(1)
+    one.type("\x04")
+    assert one.exit_code() == 0
 
 
-@settings(deadline=None)
-@given(st.lists(st.text(alphabet="ab 中\n👩", max_size=9), max_size=9), st.integers(2, 12))
-def test_wrapping_changes_only_white_space_and_no_line_is_too_long(pieces, columns) -> None:
-    wrap = WordWrap(columns)
-    text = "".join([*(wrap.add(piece) for piece in pieces), wrap.finish()])
-    whole = "".join(pieces)
-    assert re.sub(r"\s", "", text) == re.sub(r"\s", "", whole)
-    again = WordWrap(columns)
-    assert "".join([*(again.add(character) for character in whole), again.finish()]) == text
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_end_from_outside_keeps_what_was_said(number, terminal, saved) -> None:
+    one = terminal(*LONG)
+    begin_story(one)
+    os.kill(one.process.pid, number)
+    assert one.exit_code() == 128 + number
+    assert b"Traceback" not in one.raw
+    assert b"error" not in one.raw
+    assert [role for role, _ in saved()] == ["user", "assistant"]
+    assert " ".join(saved()[1][1].split()) in " ".join(one.text())
 
 
-def test_words_move_to_the_next_line_whole() -> None:
-    wrap = WordWrap(10)
-    assert wrap.add("one two three four") + wrap.finish() == "one two\nthree four"
+def test_closed_window_keeps_what_was_said(terminal, saved) -> None:
+    one = terminal(*LONG)
+    begin_story(one)
+    assert one.hang_up() in (1, 128 + signal.SIGHUP)  # by which it hears of it first
+    assert [role for role, _ in saved()] == ["user", "assistant"]
+    assert len(saved()[1][1].split()) >= 4
 
 
-def test_control_characters_are_not_printed() -> None:
-    assert printable("a\x1b[31mb\x07\tc\n\x9b") == "a[31mb\tc\n"
-    assert proper("a\udcff") == "a?"
+def test_end_from_outside_at_the_prompt_is_silent(terminal) -> None:
+    one = terminal()
+    one.wait_for_prompt(1)
+    os.kill(one.process.pid, signal.SIGTERM)
+    assert one.exit_code() == 128 + signal.SIGTERM
+    assert b"Traceback" not in one.raw
+
+
+def test_what_is_typed_during_a_reply_waits_for_the_prompt(terminal) -> None:
+    one = terminal("--temperature", "0")
+    begin_story(one)
+    one.type("Hi there")
+    text = one.wait_for(r">>> Hi there\Z")
+    assert text.count("Hi there") == 1
+
+
+def test_continue_shows_where_it_was_and_goes_on(terminal, saved) -> None:
+    for arguments, prompts in (((), 1), (("--continue",), 2)):
+        one = terminal("--temperature", "0", *arguments)
+        one.wait_for_prompt(prompts)
+        one.type("What color is the sky?\r")
+        one.wait_for_prompt(prompts + 1)
+        one.type("\x04")
+        assert one.exit_code() == 0
+    assert [role for role, _ in saved()] == ["user", "assistant"] * 2
+    text = "\n".join(one.text())
+    assert "\nWhat color is the sky? (2 messages)\n>>> What color is the sky?\nThe sky is" in text
+
+
+def test_no_history_leaves_no_file(terminal, tmp_path) -> None:
+    one = terminal("--no-history", "--temperature", "0")
+    one.wait_for_prompt(1)
+    one.type("Hi\r")
+    one.wait_for_prompt(2)
+    one.type("/bye\r")
+    assert one.exit_code() == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_chat_goes_on_with_a_damaged_history(terminal, saved, tmp_path) -> None:
+    path = tmp_path / "a" / "h.db"
+    path.parent.mkdir()
+    path.write_text("no database " * 99)
+    one = terminal("--temperature", "0")
+    assert "is damaged" in " ".join(one.wait_for_prompt(1).split())
+    one.type("What color is the sky?\r")
+    one.wait_for_prompt(2)
+    assert len(saved()) == 2
+
+
+def test_chat_goes_on_without_the_history_of_a_newer_version(terminal, tmp_path) -> None:
+    path = tmp_path / "a" / "h.db"
+    History.open(path).close()
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA user_version = 999")
+    one = terminal("--temperature", "0")
+    assert "update bitinfer" in " ".join(one.wait_for_prompt(1).split())
+    one.type("What color is the sky?\r")
+    assert "The sky is blue." in one.wait_for_prompt(2)
+
+
+@pytest.mark.parametrize("columns", [20, 80])
+def test_words_stay_whole_in_a_narrow_terminal(columns, terminal) -> None:
+    one = terminal("--temperature", "0", "--stats", columns=columns)
+    one.wait_for_prompt(1)
+    one.type("What color is the sky?\r")
+    rows = one.wait_for_prompt(2).splitlines()
+    words = " ".join(rows).split()
+    assert {"parameters,", "questions.", "blue.", "first", "context", "memory"} <= {*words}
+
+
+@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_replies_are_plain_where_that_is_wanted(environment, terminal) -> None:
+    one = terminal("--temperature", "0", **environment)
+    one.wait_for_prompt(1)
+    one.type("Tell me a story\r")
+    one.wait_for_prompt(2)
+    reply = one.raw[one.raw.index(b"Once upon") : one.raw.rindex(b"best friends")]
+    assert reply
+    assert b"\x1b" not in reply
+
+
+def test_other_character_sets_are_no_error(terminal) -> None:
+    one = terminal("--temperature", "0", LC_ALL="C", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    one.wait_for_prompt(1)
+    one.type("What color is the sky?\r")
+    assert "The sky is blue." in one.wait_for_prompt(2)
+    one.type("/bye\r")
+    assert one.exit_code() == 0
 
 
 def test_piped_input_gets_one_reply_per_line() -> None:
     questions = "What color is the sky?\n\nHi\n/clear\nWhat color is the sky?\n/bye\nHi\n"
     done = run("chat", "--temperature", 0, "--max-tokens", 20, stdin=questions)
     lines = done.stdout.splitlines()
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
     assert len(lines) == 3
     assert lines[0] == lines[2]
     assert "\x1b" not in done.stdout
+
+
+def test_piped_commands_speak_on_stderr_and_go_on() -> None:
+    script = '/nope\n/set temperature 0\n/set top_p 3\n"""\nWhat color\nis the sky?\n"""\n/stats\n'
+    done = run("chat", stdin=script)
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 1
+    assert "unknown command /nope" in done.stderr
+    assert "top_p: expected a number from 0 to 1, got 3" in done.stderr
+    assert "first token" in done.stderr
+
+
+def test_piped_questions_can_be_saved(tmp_path) -> None:
+    path = tmp_path / "a file.json"
+    run("chat", "--temperature", 0, stdin=f"What color is the sky?\n/save {path}\n")
+    messages = json.loads(Path(path).read_text())["messages"]
+    assert [m["content"] for m in messages] == ["What color is the sky?", "The sky is blue."]
 
 
 def test_same_seed_gives_the_same_conversation() -> None:
@@ -112,93 +241,12 @@ def test_same_seed_gives_the_same_conversation() -> None:
     assert texts[0] == texts[1]
 
 
-class Terminal:
-    """``bitinfer chat`` in a pseudo terminal of 80 columns."""
-
-    def __init__(self, *arguments: str) -> None:
-        import fcntl
-        import pty
-        import struct
-        import termios
-
-        self.fd, slave = pty.openpty()
-        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-        script = (  # a session of its own, so that Ctrl-C is a signal to it
-            "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
-            "from bitinfer.cli import main; main(prog_name='bitinfer')"
-        )
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", script, "chat", *arguments],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            env={**ENVIRONMENT, "TERM": "xterm", "NO_COLOR": "1"},
-            start_new_session=True,
-        )
-        os.close(slave)
-        self.seen = ""
-
-    def type(self, keys: str) -> None:
-        os.write(self.fd, keys.encode())
-
-    def wait_for(self, pattern: str, seconds: float = 30) -> str:
-        """Read until ``pattern`` stands in what came since the last match."""
-        import select
-
-        until = time.monotonic() + seconds
-        while not (found := re.search(pattern, self.seen, re.DOTALL)):
-            assert time.monotonic() < until, f"{pattern!r} not in {self.seen!r}"
-            if select.select([self.fd], [], [], 0.1)[0]:
-                data = os.read(self.fd, 4096).decode(errors="replace")
-                if "\x1b[6n" in data:
-                    self.type("\x1b[1;1R")  # where the cursor is, which prompt_toolkit asks
-                self.seen += data
-        text, self.seen = self.seen[: found.end()], self.seen[found.end() :]
-        return text
-
-    def exit_code(self) -> int:
-        return self.process.wait(timeout=30)
-
-
-@pytest.fixture
-def terminal():
-    pytest.importorskip("pty")
-    opened = []
-
-    def start(*arguments: str) -> Terminal:
-        opened.append(Terminal(*arguments))
-        return opened[-1]
-
-    yield start
-    for one in opened:
-        one.process.kill()
-        one.process.wait()
-        os.close(one.fd)
-
-
-def test_session_in_a_terminal(terminal) -> None:
-    one = terminal("--temperature", "0")
-    assert "tales-6m" in one.wait_for(">>>")
-    one.type("What color is the sky?\r")
-    one.wait_for("blue")
-    one.wait_for(">>>")
-    one.type("/help\r")
-    one.wait_for("forget the conversation")
-    one.wait_for(">>>")
-    one.type("/bye\r")
-    assert one.exit_code() == 0
-
-
-def test_ctrl_c_stops_the_reply_and_ctrl_d_leaves(terminal) -> None:
-    one = terminal("--temperature", "1.5", "--max-tokens", "900")
-    one.wait_for(">>>")
-    for _ in range(9):  # a reply can end by itself before the key comes
-        one.type("Tell me a long story\r")
-        one.wait_for(r"story[^\n]*\n.*\w+ \w+")
-        one.type("\x03")
-        if "[stopped]" in one.wait_for(">>>"):
-            break
-    else:
-        pytest.fail("no reply was stopped")
-    one.type("\x04")
-    assert one.exit_code() == 0
+def test_continue_needs_a_history_and_a_number(tmp_path) -> None:
+    path = tmp_path / "h.db"
+    assert_one_line_error(run("chat", "--continue", "--no-history"), "--no-history", code=2)
+    options = ("--history", "--history-file", path)
+    assert_one_line_error(run("chat", "--continue", "x", *options), "number", "'x'", code=2)
+    assert_one_line_error(run("chat", "--continue", "7", *options), "number", "7")
+    done = run("chat", *options, "--continue", stdin="")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "new conversation" in done.stderr

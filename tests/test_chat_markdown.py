@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 
-import pyte
 import pytest
+from emulator import Emulator
 from hypothesis import example, given, settings, strategies as st
 from rich.console import Console
 
@@ -92,35 +91,9 @@ def test_rows_of_a_stream_are_those_of_the_whole_text(pieces, width) -> None:
     assert pieces == [""] or so_far == rows
 
 
-class Terminal:
-    """A terminal emulator of another hand (pyte), as a file; rows that scrolled away are kept."""
-
-    def __init__(self, columns: int, lines: int) -> None:
-        self.screen = pyte.HistoryScreen(columns, lines, history=ALL)
-        self._stream = pyte.Stream(self.screen)
-        self.written: list[str] = []
-
-    def write(self, text: str) -> None:
-        self.written.append(text)
-        self._stream.feed(text.replace("\n", "\r\n"))  # as the system's terminal driver does
-
-    def flush(self) -> None:
-        pass
-
-    def size(self) -> os.terminal_size:
-        return os.terminal_size((self.screen.columns, self.screen.lines))
-
-    def text(self) -> list[str]:
-        """All rows from the first on, without what is blank at their ends."""
-        above = ["".join(row[x].data for x in range(self.screen.columns))
-                 for row in self.screen.history.top]  # fmt: skip
-        rows = [row.rstrip() for row in [*above, *self.screen.display]]
-        return rows[: max((n for n, row in enumerate(rows, 1) if row), default=0)]
-
-
 def shown_at_once(text: str, columns: int) -> list[str]:
     rows = rows_at_once(text, columns)
-    terminal = Terminal(columns, len(rows) + 1)
+    terminal = Emulator(columns, len(rows) + 1)
     terminal.write("\n".join(rows))
     return terminal.text()
 
@@ -128,7 +101,7 @@ def shown_at_once(text: str, columns: int) -> list[str]:
 @settings(deadline=None, max_examples=60)
 @given(cut_texts(), st.sampled_from([20, 40, 80]), st.integers(2, 12))
 def test_screen_shows_what_rich_renders_at_once(pieces, columns, lines) -> None:
-    terminal = Terminal(columns, lines)
+    terminal = Emulator(columns, lines)
     terminal.write("before\n")
     document, region = MarkdownDocument(console()), Region(terminal, terminal.size)
     for piece in pieces:
@@ -139,7 +112,7 @@ def test_screen_shows_what_rich_renders_at_once(pieces, columns, lines) -> None:
 
 
 def test_code_taller_than_the_window_scrolls_away_while_it_is_written() -> None:
-    terminal = Terminal(20, 6)
+    terminal = Emulator(20, 6)
     document, region = MarkdownDocument(console()), Region(terminal, terminal.size)
     document.add("```\n")
     for number in range(30):
@@ -149,7 +122,7 @@ def test_code_taller_than_the_window_scrolls_away_while_it_is_written() -> None:
 
 
 def test_only_rows_that_changed_are_written_again() -> None:
-    terminal = Terminal(80, 24)
+    terminal = Emulator(80, 24)
     region = Region(terminal, terminal.size)
     region.write([], ["first", "second", "third"])
     terminal.written.clear()
@@ -163,7 +136,7 @@ def test_only_rows_that_changed_are_written_again() -> None:
 
 
 def test_narrower_window_in_mid_reply() -> None:
-    terminal = Terminal(40, 10)
+    terminal = Emulator(40, 10)
     terminal.write("before\n")
     region = Region(terminal, terminal.size, reflows=False)
     region.write([], ["a" * 40, "b"])
@@ -174,7 +147,7 @@ def test_narrower_window_in_mid_reply() -> None:
 
 def test_rows_that_the_terminal_broke_anew_are_all_written_again() -> None:
     """A narrower terminal of the other kind: it broke the row of 40 in two, and one of 20 fits."""
-    terminal = Terminal(40, 10)
+    terminal = Emulator(40, 10)
     region = Region(terminal, terminal.size)
     region.write([], ["a" * 40, "b" * 20, "\x1b[1m" + "c" * 21])
     terminal.screen.resize(10, 20)

@@ -87,8 +87,10 @@ class ChatMarkdown(markdown.Markdown):
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         rendered = iter(super().__rich_console__(console, options))
-        if self.parsed and self.parsed[0].type in _CONTAINERS:
-            next(rendered)  # rich begins with a blank line then
+        first = next(rendered, None)
+        blank = first == Segment.line() and self.parsed[0].type in _CONTAINERS  # a quirk of rich
+        if first is not None and not blank:
+            yield first
         yield from rendered
 
 
@@ -197,6 +199,8 @@ class TableElement(markdown.TableElement):
             assert isinstance(table, Table)
             table.show_edge = False
             table.box = box.SIMPLE_HEAD
+            for column in table.columns:
+                column.overflow = "fold"
             yield table
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TextIO
+from typing import IO
 
 from rich.text import Text
 
@@ -22,7 +22,7 @@ class Region:
     """Rows in work at the end of the text; the cursor stands on the last one."""
 
     def __init__(
-        self, file: TextIO, get_size: Callable[[], os.terminal_size], *, reflows: bool = True
+        self, file: IO[str], get_size: Callable[[], os.terminal_size], *, reflows: bool = True
     ) -> None:
         """Begin at the cursor, which stands at the start of an empty row.
 

@@ -1,0 +1,124 @@
+"""How a chat begins: its parts are put together, and it says what it is."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bitinfer.cli.chat.loop import Ask, Chat
+from bitinfer.cli.chat.piped import PipedChat, read_stdin
+from bitinfer.cli.chat.recorder import Recorder
+from bitinfer.cli.chat.session import Session, Turn
+from bitinfer.cli.chat.settings import NAMES, ChatSettings
+from bitinfer.cli.chat.terminal import Interrupts
+from bitinfer.cli.chat.title import hint, title
+
+if TYPE_CHECKING:
+    from bitinfer.history import Conversation, History
+    from bitinfer.model import Model
+
+
+def find_conversation(history: History, wanted: str) -> Conversation | None:
+    """The conversation that ``--continue`` names; None if there is none at all.
+
+    Raises:
+        HistoryError: there is none of that number.
+        UsageError: it is no number.
+    """
+    if wanted != "latest":
+        if not wanted.isdecimal():
+            raise click.UsageError(
+                f"--continue: expected the number of a conversation, got {wanted!r}"
+            )
+        return history.conversation(int(wanted))
+    found = history.latest()
+    if found is None:
+        click.echo("note: the history is empty: this is a new conversation", err=True)
+    return found
+
+
+def run_chat(
+    model: Model,
+    history: History | None,
+    conversation: Conversation | None,
+    options: Mapping[str, Any],
+    *,
+    system: str | None,
+    typed: Path | None,
+    interrupts: Interrupts,
+) -> None:
+    """Hold a conversation, on a terminal or with piped input.
+
+    Args:
+        model: What answers.
+        history: Where it is kept; None: nowhere.
+        conversation: One of the history, to go on with.
+        options: Settings as the command line gives them; None for the default.
+        system: Instruction that stands before it; None: that of ``conversation``, or none.
+        typed: Where what is typed is kept; None: nowhere.
+        interrupts: Hears Ctrl-C.
+    """
+    if not model.has_chat_template:
+        model.encode_chat([{"role": "user", "content": ""}])  # says what to do
+    kept = _kept_settings(conversation.settings) if conversation else {}
+    settings = ChatSettings(model, {**kept, **_given(options)})
+
+    def warn(text: str) -> None:
+        chat.note(text)
+
+    name = model.path.resolve().name
+    session = Session(
+        model,
+        settings,
+        Recorder(history, name, lambda: settings.sampling, warn),
+        system=system or (conversation.system if conversation else None) or "",
+        warn=warn,
+        interruptible=interrupts.allowed,
+    )
+    on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+
+    def ask(prefill: str) -> str | None:
+        with interrupts.allowed():
+            return ask_here(prefill)
+
+    chat = Chat(session, ask) if on_terminal else PipedChat(session, ask)
+    ask_here = _prompt(chat, typed) if on_terminal else read_stdin
+    if conversation is not None and history is not None:
+        messages = history.messages(conversation.id)
+        session.resume(conversation.id, [Turn(m.role, m.content, m.id) for m in messages])
+    if on_terminal:
+        chat.say(f"{title(model)}\n{hint(model)}")
+        if conversation is not None:
+            chat.show_last(conversation.title)
+    try:
+        chat.run()
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        raise SystemExit(1) from None  # the terminal is gone: there is nobody to tell
+
+
+def _prompt(chat: Chat, typed: Path | None) -> Ask:
+    from bitinfer.cli.chat.completer import CommandCompleter
+    from bitinfer.cli.chat.input import Prompt
+
+    return Prompt(CommandCompleter(), history_file=typed, say=click.echo).ask
+
+
+def _kept_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers that a conversation was held with (a bias has other keys in JSON)."""
+    return {k: v for k, v in settings.items() if k in NAMES and isinstance(v, int | float)}
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that were given; switches as ``/set`` names them."""
+    words = {True: "on", False: "off"}
+    named = {name: options[name] for name in NAMES}
+    for name in ("markdown", "stats"):
+        named[name] = words.get(named[name])
+    return {name: value for name, value in named.items() if value is not None}
