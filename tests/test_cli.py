@@ -15,7 +15,7 @@ from checkpoints import TINY, tiny_checkpoint
 from click.testing import CliRunner
 
 import bitinfer
-from bitinfer.cli import main
+from bitinfer.cli import command_names, main
 from bitinfer.model import Model
 
 ENVIRONMENT = {
@@ -55,6 +55,26 @@ def test_bare_command_greets() -> None:
     done = run()
     assert done.returncode == 0
     assert all(f"bitinfer {name}" in done.stdout for name in ("chat", "generate", "convert"))
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+
+
+def test_a_mistyped_command_names_the_one_that_may_be_meant() -> None:
+    assert_one_line_error(run_inside("caht"), "did you mean 'chat'?", code=2)
+    assert_one_line_error(run_inside("zzz"), "zzz", code=2)
+
+
+@pytest.mark.parametrize("name", ["", *command_names()])
+def test_help_has_examples_and_fits_80_columns(name) -> None:
+    done = run_inside(*name.split(), "--help")
+    assert "Examples" in done.stdout
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+
+
+@pytest.mark.parametrize("name", ["history", "config"])
+def test_a_group_alone_explains_itself(name) -> None:
+    done = run_inside(name)
+    assert done.returncode == 0
+    assert done.stdout == run_inside(name, "--help").stdout
 
 
 def test_version_and_help_import_no_engine() -> None:

@@ -7,6 +7,7 @@ Ctrl-C. ``BITINFER_DEBUG=1`` shows the traceback instead.
 
 from __future__ import annotations
 
+import difflib
 import errno
 import importlib
 import os
@@ -36,11 +37,18 @@ _COMMANDS = {
 _GREETING = """\
 bitinfer {version}: ternary language models on the CPU
 
-  bitinfer chat                    chat with the embedded model, no download
-  bitinfer chat --model FOLDER     chat with a model of yours
+  bitinfer chat                    talk to the embedded model, no download
   bitinfer generate "Once upon"    continue a text
-  bitinfer convert SRC DST         pack a Hugging Face checkpoint
-  bitinfer --help                  all commands"""
+  bitinfer convert SOURCE TARGET   pack a Hugging Face checkpoint
+
+'bitinfer --help' lists all commands, 'bitinfer COMMAND --help' explains one."""
+
+_EXAMPLES = """\b
+Examples:
+  bitinfer chat
+  cat notes.txt | bitinfer generate --chat "Sum this up."
+  bitinfer doctor
+  bitinfer config show --origin"""
 
 
 class _Commands(click.Group):
@@ -55,6 +63,15 @@ class _Commands(click.Group):
         found = getattr(importlib.import_module(f"bitinfer.cli.{cmd_name}"), cmd_name)
         assert isinstance(found, click.Command)
         return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or name the one that may be meant."""
+        close = difflib.get_close_matches(args[0], _COMMANDS, n=1)
+        if close and args[0] not in _COMMANDS and not ctx.resilient_parsing:
+            raise click.UsageError(f"no command {args[0]!r}: did you mean {close[0]!r}?", ctx=ctx)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -121,7 +138,7 @@ def command_names() -> tuple[str, ...]:
     return tuple(_COMMANDS)
 
 
-@click.group(cls=_Commands, invoke_without_command=True)
+@click.group(cls=_Commands, invoke_without_command=True, epilog=_EXAMPLES)
 @click.option(
     "--config",
     envvar="BITINFER_CONFIG",

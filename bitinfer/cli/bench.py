@@ -42,7 +42,11 @@ class _Bench(click.Command):
 
 @click.command(
     cls=_Bench,
-    epilog="'bitinfer bench compare OLD.json NEW.json' compares two measurements.",
+    epilog="""\b
+Examples:
+  bitinfer bench bitnet-2b -p 512 -n 128
+  bitinfer bench -t 1,2,4 -d 0,1024 --plot speed.svg
+  bitinfer bench compare OLD.json NEW.json   compares two measurements""",
 )
 @click.argument("model", required=False)
 @click.option(

@@ -22,9 +22,18 @@ _TEMPLATE = """\
 Row = tuple[Any, str]  # value, origin
 
 
-@click.group()
-def config() -> None:
+@click.group(
+    invoke_without_command=True,
+    epilog="""\b
+Examples:
+  bitinfer config show --origin
+  bitinfer config edit""",
+)
+@click.pass_context
+def config(ctx: click.Context) -> None:
     """Show and change the settings: flag > environment > file > default."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 @config.command(
@@ -65,7 +74,10 @@ def path(ctx: click.Context) -> None:
 @config.command()
 @click.pass_context
 def edit(ctx: click.Context) -> None:
-    """Open the settings file in your editor ($VISUAL, $EDITOR), then check it."""
+    """Open the settings file in an editor.
+
+    The editor is $VISUAL or $EDITOR; afterwards the file is checked.
+    """
     file, _ = settings_path(ctx)
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)

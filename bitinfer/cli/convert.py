@@ -13,7 +13,12 @@ import click
 Progress = Callable[[int, int], None]
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  bitinfer convert bitnet-b1.58-2B-4T-bf16 bitnet-2b
+  bitinfer chat --model bitnet-2b"""
+)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option(

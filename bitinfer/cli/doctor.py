@@ -15,7 +15,12 @@ _INDENT = 12
 _WIDTH = 80
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  bitinfer doctor
+  bitinfer doctor bitnet-2b --json"""
+)
 @click.argument("model", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object")
 @click.pass_context

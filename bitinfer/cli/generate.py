@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from bitinfer.cli.options import (
+    Sections,
     constraint_options,
     load_model,
     loading_options,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
+    cls=Sections,
     epilog="""\b
 Examples:
   bitinfer generate "Once upon a time"
@@ -39,9 +41,9 @@ Examples:
 A line of --jsonl is a JSON string, or an object:
   {"prompt": "Once upon", "max_tokens": 40, "seed": 1, "id": "a"}
   {"messages": [{"role": "user", "content": "Hi"}]}
-Its other keys are options, which beat the flags. The results come in the same
-order, with the number of the line and its "id"; one that fails has an "error",
-and then the exit code is 1."""
+Its other keys are options, which beat the flags. The results come in the
+same order, with the number of the line and its "id". One that fails has an
+"error", and then the exit code is 1.""",
 )
 @click.argument("prompt", required=False)
 @click.option(

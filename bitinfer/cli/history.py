@@ -24,19 +24,23 @@ _LIMIT = click.option(
 
 
 @click.group(
+    invoke_without_command=True,
     epilog="""\b
 Examples:
   bitinfer history search sourdough
   bitinfer history show 12
   bitinfer history export 12 --output bread.md
-  bitinfer chat --continue            go on with the last one"""
+  bitinfer chat --continue            go on with the last one""",
 )
-def history() -> None:
+@click.pass_context
+def history(ctx: click.Context) -> None:
     """List, search, show, export and remove conversations.
 
     They are kept in a database that only you can read. Piped output has one line for each, with
     tabs between the columns.
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 @history.command("list")
@@ -61,7 +65,10 @@ def list_(limit: int, as_json: bool, history_file: Path | None) -> None:
 @_JSON
 @history_file_option
 def search(text: str, limit: int, as_json: bool, history_file: Path | None) -> None:
-    """Find messages with all words of TEXT, or their beginnings; the latest first."""
+    """Find messages by their words.
+
+    A message must have all words of TEXT, or their beginnings. The latest comes first.
+    """
     with _open(history_file) as opened:
         hits = opened.search(text, limit)
     if as_json:
@@ -78,7 +85,10 @@ def search(text: str, limit: int, as_json: bool, history_file: Path | None) -> N
 @_JSON
 @history_file_option
 def show(number: int | None, as_json: bool, history_file: Path | None) -> None:
-    """Show conversation NUMBER, or the latest; a pipe gets Markdown."""
+    """Show conversation NUMBER, or the latest.
+
+    On a terminal it looks as in the chat; a pipe gets Markdown.
+    """
     with _open(history_file) as opened:
         if number is None:
             latest = opened.latest()
@@ -126,7 +136,10 @@ def export(number: int, form: Any, output: Path | None, history_file: Path | Non
 @click.option("-y", "--yes", is_flag=True, help="Do not ask")
 @history_file_option
 def rm(numbers: Sequence[int], every: bool, yes: bool, history_file: Path | None) -> None:
-    """Remove conversations by their NUMBERS; the text is overwritten in the file."""
+    """Remove conversations by their NUMBERS.
+
+    Their text is overwritten in the file, not only unlinked.
+    """
     if bool(numbers) == every:
         raise click.UsageError("give NUMBERS, or --all", ctx=click.get_current_context())
     with _open(history_file) as opened:

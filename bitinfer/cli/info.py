@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from bitinfer.model import Model
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  bitinfer info
+  bitinfer info my-model --json | jq .model.bytes_per_token"""
+)
 @click.argument("model", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object")
 def info(model: str | None, as_json: bool) -> None:

@@ -23,10 +23,27 @@ Option = Callable[[Any], Any]  # what adds an option to a command
 _LARGE = 1 << 20  # a bound that no help needs to name
 
 
+class Sections(click.Command):
+    """A command whose help has its many options under headings."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, those without a heading first."""
+        found: dict[str, list[tuple[str, str]]] = {"Options": []}
+        for option in self.get_params(ctx):
+            record = option.get_help_record(ctx)
+            if record is not None and isinstance(option, click.Option):
+                found.setdefault(getattr(option, "section", "Options"), []).append(record)
+        for heading, records in found.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
 def setting(*names: str, **attributes: Any) -> Option:
     """Like `click.option`, for what the environment and the settings file can set too."""
     return click.option(*names, cls=Setting, **attributes)
 
+
+_MODEL, _CHOICE = "Model", "Sampling"  # headings
 
 _LAYOUT = (
     setting(
@@ -35,6 +52,7 @@ _LAYOUT = (
         default="auto",
         show_default=True,
         help="Layout of the ternary weights in memory",
+        section=_MODEL,
     ),
     setting(
         "--head",
@@ -42,6 +60,7 @@ _LAYOUT = (
         default="int8",
         show_default=True,
         help="Output head: fast, or as the checkpoint has it",
+        section=_MODEL,
     ),
     setting(
         "--kv-cache",
@@ -49,6 +68,7 @@ _LAYOUT = (
         default="f16",
         show_default=True,
         help="How the cache keeps keys and values",
+        section=_MODEL,
     ),
 )
 
@@ -58,6 +78,7 @@ _LOADING = (
         "--model",
         type=ModelFolder(),
         help="Model folder [default: the embedded tales-6m]",
+        section=_MODEL,
     ),
     *_LAYOUT,
     setting(
@@ -66,11 +87,13 @@ _LOADING = (
         envvar="BITINFER_NUM_THREADS",
         type=Whole(1, MAX_THREADS),
         help=f"Threads, 1 to {MAX_THREADS} [default: the performance cores]",
+        section=_MODEL,
     ),
     setting(
         "--context-length",
         type=Whole(2),
         help="Most tokens of prompt and reply [default: the model's]",
+        section=_MODEL,
     ),
 )
 
@@ -93,12 +116,14 @@ _SAMPLING = (
         "--max-tokens",
         type=Whole(1),
         help="Most tokens to generate [default: the model's]",
+        section=_CHOICE,
     ),
     *(
         setting(
             f"--{name.replace('_', '-')}",
             type=SamplingValue(name),
             help=about["help"] + _range(about["low"], about["high"]),
+            section=_CHOICE,
         )
         for name, about in SETTINGS.items()
     ),

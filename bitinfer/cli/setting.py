@@ -28,8 +28,9 @@ _META = "bitinfer.settings"  # where a click context keeps the file
 class Setting(click.Option):
     """An option of ``BITINFER_<NAME>`` and of the settings file, beside its flag."""
 
-    def __init__(self, *arguments: Any, **attributes: Any) -> None:
+    def __init__(self, *arguments: Any, section: str = "Options", **attributes: Any) -> None:
         super().__init__(*arguments, **attributes)
+        self.section = section  # heading in the help
         assert self.name is not None
         self.envvar = self.envvar or f"BITINFER_{self.name.upper()}"
         self.key = self.name.replace("_", "-")  # as the file and the flag have it

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from bitinfer.cli.options import (
+    Sections,
     history_options,
     load_model,
     loading_options,
@@ -18,7 +19,14 @@ from bitinfer.cli.options import (
 )
 
 
-@click.command()
+@click.command(
+    cls=Sections,
+    epilog="""\b
+Examples:
+  bitinfer chat --model bitnet-2b --system "Answer in one sentence."
+  bitinfer chat --continue
+  echo "What is a bird?" | bitinfer chat""",
+)
 @loading_options
 @sampling_options
 @setting("--system", metavar="TEXT", help="Instruction that stands before the conversation")
