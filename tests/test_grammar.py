@@ -10,6 +10,7 @@ import sys
 import jsonschema
 import numpy as np
 import pytest
+from tiny_tokenizers import SENTENCE_PIECE
 
 import bitinfer
 from bitinfer.errors import GrammarError
@@ -109,6 +110,20 @@ def test_mask_is_the_grammars_token_by_token(model) -> None:
     assert allowed() == {"b", "c"}
     constraint.accept(words.index("c"))
     assert allowed() == {""}  # the end tokens
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_bytes_of_a_byte_fallback_vocabulary_are_joined_to_characters(seed) -> None:
+    constraint = GrammarCompiler(SENTENCE_PIECE).compile("regex", "ä中[ö-ü]a( or)?")
+    rng, ids = np.random.default_rng(seed), SENTENCE_PIECE.encode("a")
+    while True:
+        logits = rng.normal(0, 1, SENTENCE_PIECE.vocab_size).astype(np.float32)
+        constraint.forbid(logits)
+        ids.append(int(np.argmax(logits)))
+        constraint.accept(ids[-1])
+        if ids[-1] in SENTENCE_PIECE.eos_token_ids:
+            break
+    assert re.fullmatch("aä中[ö-ü]a( or)?", SENTENCE_PIECE.decode(ids))
 
 
 def test_tokens_of_a_rendered_chat_do_not_disturb_the_grammar(model) -> None:

@@ -22,7 +22,7 @@ PYTHON_LAYERS = [
     {"families"},
     {"convert"},
     {"engine", "sampling", "tokenizer", "chat_template"},
-    {"grammar", "prefix_cache"},
+    {"detokenizer", "grammar", "prefix_cache"},
     {"generate"},
     {"bench", "model"},
     {"doctor"},

@@ -1,67 +1,21 @@
-"""Tokenizer: control tokens, BOS and end tokens, refusals, and the streaming detokenizer."""
+"""Tokenizer: control tokens, BOS and end tokens, and refusals."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import time
 
 import pytest
-from hypothesis import given, settings, strategies as st
-from tokenizers import AddedToken, Tokenizer as Backend, decoders, models, pre_tokenizers
+from hypothesis import given, strategies as st
+from tiny_tokenizers import BYTE_LEVEL, TEXTS, both
+from tokenizers import AddedToken, Tokenizer as Backend
 
 import bitinfer
 from bitinfer.errors import TokenizerError
-from bitinfer.tokenizer import StreamingDetokenizer, Tokenizer
+from bitinfer.tokenizer import Tokenizer
 
 FOLDER = bitinfer.default_model()
 BOS, EOS, USER, ASSISTANT = 1, 2, 3, 4
-TEXTS = (
-    "plain words",
-    "  leading and  double spaces",
-    "ok 👩‍👩‍👧 family",
-    "中文字符，日本語",
-    "e\u0301 a\u0308\u0323 combining",
-    "🇩🇪🏳️‍🌈",
-    "\n\ttabs\n\n",
-    "\ufffd kept \ufffd",
-)
-
-
-def byte_level() -> Tokenizer:
-    return Tokenizer.load(FOLDER, vocab_size=4096, bos_token_id=BOS, eos_token_ids=[EOS])
-
-
-def sentence_piece() -> Tokenizer:
-    """A small Llama-2-like tokenizer: byte fallback, spaces as ▁, one leading space dropped."""
-    vocab = {"<unk>": 0, "<s>": 1, "</s>": 2}
-    pieces = [f"<0x{byte:02X}>" for byte in range(256)]
-    for piece in [*pieces, *"▁abcdeilnorst<>/", "▁a", "or", "▁w", "中"]:
-        vocab[piece] = len(vocab)
-    merges = [("▁", "a"), ("o", "r")]
-    backend = Backend(
-        models.BPE(vocab=vocab, merges=merges, byte_fallback=True, unk_token="<unk>", fuse_unk=True)
-    )
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
-    backend.decoder = decoders.Sequence(
-        [
-            decoders.Replace("▁", " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-            decoders.Strip(" ", 1, 0),
-        ]
-    )
-    backend.add_special_tokens(["<s>", "</s>"])
-    return Tokenizer(backend, bos_token_id=1, eos_token_ids=[2], settings={"add_bos_token": True})
-
-
-BYTE_LEVEL, SENTENCE_PIECE = byte_level(), sentence_piece()
-both = pytest.mark.parametrize("tokenizer", [BYTE_LEVEL, SENTENCE_PIECE], ids=["bytes", "pieces"])
-
-
-def streamed(tokenizer: Tokenizer, ids: list[int], context: tuple[int, ...] = ()) -> list[str]:
-    detokenizer = StreamingDetokenizer(tokenizer, context)
-    return [*(detokenizer.add(i) for i in ids), detokenizer.finish()]
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -176,65 +130,6 @@ def test_damaged_tokenizer_is_refused_in_one_line(tmp_path, content, message) ->
     with pytest.raises(TokenizerError, match=message) as caught:
         Tokenizer.load(tmp_path, vocab_size=4096)
     assert "\n" not in str(caught.value)
-
-
-@both
-@pytest.mark.parametrize("text", TEXTS)
-def test_streamed_pieces_are_the_text_and_hold_whole_characters(tokenizer, text) -> None:
-    ids = tokenizer.encode(text)
-    pieces = streamed(tokenizer, ids)
-    assert "".join(pieces) == tokenizer.decode(ids)
-    if "\ufffd" not in text:
-        assert not any("\ufffd" in piece for piece in pieces)
-
-
-@both
-@settings(max_examples=150, deadline=None)
-@given(data=st.data())
-def test_streamed_pieces_of_any_ids_are_the_decoded_whole(tokenizer, data) -> None:
-    ids = data.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=40))
-    assert "".join(streamed(tokenizer, ids)) == tokenizer.decode(ids)
-
-
-@both
-@settings(max_examples=150, deadline=None)
-@given(text=st.text(max_size=60))
-def test_streamed_pieces_of_any_text_are_the_text(tokenizer, text) -> None:
-    ids = tokenizer.encode(text)
-    assert "".join(streamed(tokenizer, ids)) == tokenizer.decode(ids)
-
-
-def test_leading_space_after_a_context_is_kept() -> None:
-    context = tuple(SENTENCE_PIECE.encode("a"))
-    ids = SENTENCE_PIECE.encode("a or")[len(context) :]
-    assert "".join(streamed(SENTENCE_PIECE, ids, context)) == " or"
-
-
-@both
-def test_first_piece_comes_with_the_first_token(tokenizer) -> None:
-    pieces = streamed(tokenizer, tokenizer.encode("a or a"))
-    assert pieces[0]
-
-
-@both
-@pytest.mark.parametrize("kind", ["words", "half characters", "no text"])
-def test_streaming_takes_linear_time(tokenizer, kind) -> None:
-    if tokenizer is BYTE_LEVEL:
-        half = next(i for i in range(4096) if tokenizer.decode([i]) == "\ufffd")
-    else:
-        half = 3 + 0x80
-    blank = BYTE_LEVEL.encode("<s>", parse_special=True)[0]
-    unit = {"words": tokenizer.encode("a or"), "half characters": [half], "no text": [blank]}[kind]
-
-    def seconds(count: int) -> float:
-        ids = (unit * count)[:count]
-        started = time.perf_counter()
-        streamed(tokenizer, ids)
-        return time.perf_counter() - started
-
-    seconds(200)
-    once = min(seconds(1000) for _ in range(3))
-    assert min(seconds(8000) for _ in range(3)) < 8 * 4 * once  # quadratic would be 64 times
 
 
 def copied(folder, **configs):

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from bitinfer.detokenizer import StreamingDetokenizer
 from bitinfer.generate.stopping import StopRules, StopStrings
 from bitinfer.sampling import TokenLogprob
-from bitinfer.tokenizer import StreamingDetokenizer, Tokenizer
+from bitinfer.tokenizer import Tokenizer
 
 FinishReason = Literal["stop", "length"]
 
