@@ -63,9 +63,9 @@ class GrammarCompiler:
             raise GrammarError(
                 f"{kind}: needs llguidance: install it with pip install 'bitinfer[grammar]'"
             ) from None
-        prepared = self._prepare()
         if isinstance(value, str):
             _check_length(value, kind)
+        prepared = self._prepare()
 
         def complaint(text: str) -> str:
             try:

@@ -14,6 +14,11 @@ import bitinfer
 from bitinfer.errors import CheckpointError, ContextLengthError, PromptError, TokenizerError
 from bitinfer.model import Model
 
+# What the embedded model says with every sampling rule on and seed 2024, wherever it runs.
+GOLDEN = (
+    ", there was a strong bunny named Tom. Tom was not like the dark woods."
+    " He wanted to become successful in his"
+)
 SKY = [{"role": "user", "content": "What color is the sky?"}]
 
 
@@ -128,6 +133,15 @@ def test_texts_of_many_threads_are_those_of_one(fresh) -> None:
         assert list(pool.map(run, jobs)) == alone
 
 
+def test_seeded_text_is_the_same_on_every_machine(isa) -> None:
+    options = {"temperature": 1.3, "top_k": 60, "typical_p": 0.95, "top_p": 0.95, "min_p": 0.01}
+    options |= {"repetition_penalty": 1.1, "frequency_penalty": 0.2, "dry_multiplier": 0.8}
+    options |= {"xtc_probability": 0.3, "seed": 2024, "max_tokens": 24}
+    with Model.load("tales-6m", num_threads=1) as loaded:
+        text = loaded.generate("Once upon a time", **options).text
+    assert text == GOLDEN
+
+
 def test_n_completions_are_those_of_the_seeds_that_follow(model) -> None:
     options = {"temperature": 1.0, "max_tokens": 20, "top_k": 40, "logprobs": 2}
     many = model.generate_n("Once upon a time", 4, seed=2**64 - 2, **options)
@@ -200,6 +214,8 @@ def test_logits_processor_steers_the_text_and_its_errors_free_the_cache(fresh) -
 
     with pytest.raises(LookupError, match="mine"):
         fresh.generate("The", max_tokens=3, logits_processor=broken)
+    with pytest.raises(LookupError, match="mine"):
+        fresh.generate_n("The", 2, max_tokens=3, logits_processor=broken)
     assert fresh.generate("The dog", max_tokens=1).usage.cached_tokens > 0
 
 
