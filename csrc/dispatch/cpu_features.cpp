@@ -3,6 +3,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -33,10 +37,24 @@ uint64_t xcr0(uint32_t leaf1_ecx) {
   return (static_cast<uint64_t>(high) << 32) | low;
 }
 
+// Asks Linux, once a process, to save AMX tiles (Documentation/arch/x86/xstate.rst): it grants them
+// to those who ask only, as they make every context switch dearer.
+bool ask_for_tiles() {
+#if defined(__linux__)
+  constexpr long kArchReqXcompPerm = 0x1023;
+  constexpr long kTileData = 18;
+  return syscall(SYS_arch_prctl, kArchReqXcompPerm, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
 CpuFeatures detect() {
   const CpuidLeaf leaf1 = cpuid(1);
   const CpuidLeaf leaf7 = cpuid(7);
-  return x86_features(leaf1.ecx, leaf7.ebx, leaf7.ecx, xcr0(leaf1.ecx));
+  X86Registers found{leaf1.ecx, leaf7.ebx, leaf7.ecx, leaf7.edx, xcr0(leaf1.ecx), true};
+  if (x86_features(found).usable & kAmxTile) found.tiles_granted = ask_for_tiles();
+  return x86_features(found);
 }
 
 #elif defined(__aarch64__)
@@ -63,38 +81,41 @@ CpuFeatures cpu_features() {
   return features;
 }
 
-CpuFeatures x86_features(uint32_t leaf1_ecx, uint32_t leaf7_ebx, uint32_t leaf7_ecx,
-                         uint64_t xcr0) {
-  constexpr uint64_t kYmmState = 0x6;   // XMM and the upper halves of YMM
-  constexpr uint64_t kZmmState = 0xe6;  // + mask registers, upper halves of ZMM0-15, ZMM16-31
+CpuFeatures x86_features(const X86Registers& r) {
+  constexpr uint64_t kYmmState = 0x6;       // XMM and the upper halves of YMM
+  constexpr uint64_t kZmmState = 0xe6;      // + mask registers, upper halves of ZMM0-15, ZMM16-31
+  constexpr uint64_t kTileState = 0x60000;  // tile configuration and data
   CpuFeatures found;
   // A bit of a cpuid register, and the states without which its instructions fault.
-  const auto add = [&found, xcr0](uint32_t reg, int bit, uint64_t state, uint32_t feature) {
+  const auto add = [&](uint32_t reg, int bit, uint64_t state, uint32_t feature) {
     if (!(reg & (1u << bit))) return;
     found.cpu |= feature;
-    if ((xcr0 & state) == state) found.usable |= feature;
+    if ((r.xcr0 & state) == state && (state != kTileState || r.tiles_granted))
+      found.usable |= feature;
   };
-  add(leaf1_ecx, 9, 0, kSsse3);
-  add(leaf1_ecx, 19, 0, kSse41);
-  if (leaf1_ecx & (1u << 28)) {  // AVX
-    add(leaf1_ecx, 29, kYmmState, kF16C);
-    add(leaf7_ebx, 5, kYmmState, kAvx2);
+  add(r.leaf1_ecx, 9, 0, kSsse3);
+  add(r.leaf1_ecx, 19, 0, kSse41);
+  if (r.leaf1_ecx & (1u << 28)) {  // AVX
+    add(r.leaf1_ecx, 29, kYmmState, kF16C);
+    add(r.leaf7_ebx, 5, kYmmState, kAvx2);
   }
-  if (leaf7_ebx & (1u << 16)) {
-    add(leaf7_ebx, 16, kZmmState, kAvx512F);
-    add(leaf7_ebx, 17, kZmmState, kAvx512DQ);
-    add(leaf7_ebx, 30, kZmmState, kAvx512BW);
-    add(leaf7_ebx, 31, kZmmState, kAvx512VL);
-    add(leaf7_ecx, 1, kZmmState, kAvx512VBMI);
-    add(leaf7_ecx, 11, kZmmState, kAvx512VNNI);
+  if (r.leaf7_ebx & (1u << 16)) {
+    add(r.leaf7_ebx, 16, kZmmState, kAvx512F);
+    add(r.leaf7_ebx, 17, kZmmState, kAvx512DQ);
+    add(r.leaf7_ebx, 30, kZmmState, kAvx512BW);
+    add(r.leaf7_ebx, 31, kZmmState, kAvx512VL);
+    add(r.leaf7_ecx, 1, kZmmState, kAvx512VBMI);
+    add(r.leaf7_ecx, 11, kZmmState, kAvx512VNNI);
   }
+  add(r.leaf7_edx, 24, kTileState, kAmxTile);
+  add(r.leaf7_edx, 25, kTileState, kAmxInt8);
   return found;
 }
 
 std::string feature_names(uint32_t features) {
-  constexpr const char* kNames[] = {"ssse3",      "sse4.1",     "avx2",     "f16c",
-                                    "avx512f",    "avx512bw",   "avx512vl", "avx512dq",
-                                    "avx512vnni", "avx512vbmi", "neon"};
+  constexpr const char* kNames[] = {"ssse3",    "sse4.1",   "avx2",     "f16c",       "avx512f",
+                                    "avx512bw", "avx512vl", "avx512dq", "avx512vnni", "avx512vbmi",
+                                    "neon",     "amx-tile", "amx-int8"};
   std::string text;
   uint32_t bit = 1;
   for (const char* name : kNames) {

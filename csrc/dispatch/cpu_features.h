@@ -18,6 +18,8 @@ enum CpuFeature : uint32_t {
   kAvx512VNNI = 1u << 8,
   kAvx512VBMI = 1u << 9,
   kNeon = 1u << 10,
+  kAmxTile = 1u << 11,
+  kAmxInt8 = 1u << 12,
 };
 
 struct CpuFeatures {
@@ -28,9 +30,16 @@ struct CpuFeatures {
 // Of this machine, found once.
 CpuFeatures cpu_features();
 
-// What an x86 CPU tells: registers of cpuid leaf 1 and leaf 7, and XCR0, the register states that
-// the OS saves (0 without OSXSAVE).
-CpuFeatures x86_features(uint32_t leaf1_ecx, uint32_t leaf7_ebx, uint32_t leaf7_ecx, uint64_t xcr0);
+// What an x86 CPU tells.
+struct X86Registers {
+  uint32_t leaf1_ecx = 0;  // cpuid
+  uint32_t leaf7_ebx = 0;
+  uint32_t leaf7_ecx = 0;
+  uint32_t leaf7_edx = 0;
+  uint64_t xcr0 = 0;           // register states that the OS saves, 0 without OSXSAVE
+  bool tiles_granted = false;  // the process may use AMX tiles
+};
+CpuFeatures x86_features(const X86Registers& found);
 
 // Why `needs` is more than can be used: "lacks avx512vbmi and the operating system's support of
 // avx2"; empty if it is not.

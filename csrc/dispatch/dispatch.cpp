@@ -26,6 +26,9 @@ namespace sse41 { KernelTable make_kernel_table(); }
 namespace avx2 { KernelTable make_kernel_table(); }
 namespace avx512vnni { KernelTable make_kernel_table(); }
 namespace avx512vbmi { KernelTable make_kernel_table(); }
+#if BITINFER_AMX
+namespace amx { KernelTable make_kernel_table(); }
+#endif
 #elif BITINFER_ARM64
 namespace neon { KernelTable make_kernel_table(); }
 #endif
@@ -47,6 +50,9 @@ constexpr uint32_t kAvx512Row =
 #endif
 constexpr IsaRow kIsaRows[] = {
 #if BITINFER_X86
+#if BITINFER_AMX
+    {"amx", kAvx512Row | kAvx512VBMI | kAmxTile | kAmxInt8, &amx::make_kernel_table},
+#endif
     {"avx512vbmi", kAvx512Row | kAvx512VBMI, &avx512vbmi::make_kernel_table},
     {"avx512vnni", kAvx512Row, &avx512vnni::make_kernel_table},
     {"avx2", kAvx2Row, &avx2::make_kernel_table},

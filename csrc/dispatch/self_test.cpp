@@ -16,7 +16,7 @@ namespace {
 constexpr int64_t kK =
     1031;  // no whole block of any packing, and longer than the int16 ranges of all kernels
 constexpr int64_t kRows = 130;  // a few tiles of every packing, the last one partly padding
-constexpr int64_t kM = 5;
+constexpr int64_t kM = 49;  // every block of tokens that the GEMMs have: 32 + 16 + 1, 4 * 12 + 1
 
 struct Inputs {
   AlignedBuffer<int8_t> codes{static_cast<std::size_t>(kM * activation_bytes(kK))};

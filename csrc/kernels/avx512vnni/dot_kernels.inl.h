@@ -58,47 +58,52 @@ BITINFER_INLINE void i2_dot_lanes(const LaneGroup<count>& lanes, int64_t num_blo
   for (int r = 0; r < count; ++r) *lanes.acc[r] = sums[r] - a.sum;
 }
 
-constexpr int kMicroGroups = 2;
-constexpr int kMicroTokens =
-    12;  // 2 vectors x 12 tokens of sums, 2 of codes, 1 of activations: 27 registers
 constexpr int kI2DotLanes = 8;
 constexpr int kHeadRows = 8;
 constexpr int kHeadTokens = 2;
 
 // See ternary_gemm.inl.h.
-template <int tokens>
-BITINFER_INLINE void micro_kernel(const uint8_t* panel, int64_t group_bytes, int64_t quads,
+struct DotMicro {
+  static constexpr int kGroups = 2;
+  // 2 vectors x 12 tokens of sums, 2 of codes, 1 of activations: 27 registers
+  static constexpr int kTokens = 12;
+
+  template <int tokens>
+  static BITINFER_INLINE void run(const uint8_t* panel, int64_t group_bytes, int64_t quads,
                                   int rows, const int8_t* a, int64_t a_stride, const int32_t* a_sum,
                                   int32_t* acc, int64_t acc_stride) {
-  __m512i sum[tokens][2];
+    __m512i sum[tokens][2];
 #pragma GCC unroll 12
-  for (int t = 0; t < tokens; ++t) sum[t][0] = sum[t][1] = _mm512_setzero_si512();
-  for (int64_t q = 0; q < quads; ++q) {
-    const __m512i c0 = load64(panel + q * kQuadBytes);
-    const __m512i c1 = load64(panel + q * kQuadBytes + group_bytes);
+    for (int t = 0; t < tokens; ++t) sum[t][0] = sum[t][1] = _mm512_setzero_si512();
+    for (int64_t q = 0; q < quads; ++q) {
+      const __m512i c0 = load64(panel + q * kQuadBytes);
+      const __m512i c1 = load64(panel + q * kQuadBytes + group_bytes);
 #pragma GCC unroll 12
-    for (int t = 0; t < tokens; ++t) {
-      int32_t four;
-      __builtin_memcpy(&four, a + t * a_stride + 4 * q, 4);
-      const __m512i x = _mm512_set1_epi32(four);
-      sum[t][0] = _mm512_dpbusd_epi32(sum[t][0], c0, x);
-      sum[t][1] = _mm512_dpbusd_epi32(sum[t][1], c1, x);
-      keep_in_place(sum[t][0]);
-      keep_in_place(sum[t][1]);
+      for (int t = 0; t < tokens; ++t) {
+        int32_t four;
+        __builtin_memcpy(&four, a + t * a_stride + 4 * q, 4);
+        const __m512i x = _mm512_set1_epi32(four);
+        sum[t][0] = _mm512_dpbusd_epi32(sum[t][0], c0, x);
+        sum[t][1] = _mm512_dpbusd_epi32(sum[t][1], c1, x);
+        keep_in_place(sum[t][0]);
+        keep_in_place(sum[t][1]);
+      }
+    }
+    const uint32_t exists = rows < 32 ? (1u << rows) - 1 : ~0u;
+    const __mmask16 mask[2] = {static_cast<__mmask16>(exists),
+                               static_cast<__mmask16>(exists >> 16)};
+#pragma GCC unroll 12
+    for (int t = 0; t < tokens; ++t, acc += acc_stride) {
+      for (int v = 0; v < 2; ++v) {
+        int32_t* out = acc + v * kGroupRows;
+        const __m512i start =
+            a_sum ? _mm512_set1_epi32(-a_sum[t]) : _mm512_maskz_loadu_epi32(mask[v], out);
+        _mm512_mask_storeu_epi32(out, mask[v], _mm512_add_epi32(start, sum[t][v]));
+      }
     }
   }
-  const uint32_t exists = rows < 32 ? (1u << rows) - 1 : ~0u;
-  const __mmask16 mask[2] = {static_cast<__mmask16>(exists), static_cast<__mmask16>(exists >> 16)};
-#pragma GCC unroll 12
-  for (int t = 0; t < tokens; ++t, acc += acc_stride) {
-    for (int v = 0; v < 2; ++v) {
-      int32_t* out = acc + v * kGroupRows;
-      const __m512i start =
-          a_sum ? _mm512_set1_epi32(-a_sum[t]) : _mm512_maskz_loadu_epi32(mask[v], out);
-      _mm512_mask_storeu_epi32(out, mask[v], _mm512_add_epi32(start, sum[t][v]));
-    }
-  }
-}
+};
+using Micro = DotMicro;
 
 // See gemm_i8.inl.h. w + 128 is unsigned: acc = sum_k (w + 128) * a - 128 * a_sum, mod 2^32.
 template <int rows, int tokens>

@@ -2,10 +2,12 @@
 //
 //   acc[m][n] = sum_k c[n][k] * a[m][k] - sum_k a[m][k],   c = w + 1
 //
-// Needs unpack_panel.inl.h and, of the row, kMicroGroups, kMicroTokens and
-//   micro_kernel<tokens>(panel, group_bytes, quads, rows, a, a_stride, a_sum, acc, acc_stride)
-// which writes acc[t][r] = (a_sum ? -a_sum[t] : acc[t][r]) + sum_k c * a for kMicroGroups groups of
-// 16 rows, of which the first `rows` exist. Included inside the anonymous namespace of a row.
+// Needs unpack_panel.inl.h and, of the row, a struct Micro of
+//   kGroups, kTokens   the most groups of 16 rows and tokens that its kernel takes
+//   run<tokens>(panel, group_bytes, quads, rows, a, a_stride, a_sum, acc, acc_stride)
+// which writes acc[t][r] = (a_sum ? -a_sum[t] : acc[t][r]) + sum_k c * a for kGroups groups, of
+// which the first `rows` rows exist; tokens is kTokens, half of it, ... or 1. Included inside the
+// anonymous namespace of a row.
 #pragma once
 
 // 64 rows of it are 240 KiB, half of kGemmScratchBytes: a second-level cache holds them. A whole
@@ -49,12 +51,12 @@ BITINFER_INLINE void for_each_token_block(int64_t done, int64_t m, const Fn& fn)
   if constexpr (tokens > 1) for_each_token_block<tokens / 2>(done, m, fn);
 }
 
-template <Packing packing>
+template <Packing packing, typename Micro>
 BITINFER_INLINE void gemm(const uint8_t* tiles, int64_t num_tiles, int64_t num_blocks,
                           const int8_t* a, int64_t a_stride, const int32_t* a_sum, int64_t m,
                           int32_t* acc, int64_t acc_stride, uint8_t* panel, int64_t piece_k) {
   using Shape = PanelShape<packing>;
-  constexpr int64_t kMicroRows = kMicroGroups * kGroupRows;
+  constexpr int64_t kMicroRows = Micro::kGroups * kGroupRows;
   const int64_t tile_bytes = num_blocks * Shape::kLayout.block_bytes;
   const int64_t piece_blocks = piece_k / Shape::kLayout.block_k;
   for (int64_t tile = 0; tile < num_tiles; tile += Shape::kTiles) {
@@ -72,8 +74,8 @@ BITINFER_INLINE void gemm(const uint8_t* tiles, int64_t num_tiles, int64_t num_b
         const uint8_t* groups = panel + row / kGroupRows * group_bytes;
         const int rows_here = static_cast<int>(rows - row < kMicroRows ? rows - row : kMicroRows);
         int32_t* out = acc + tile * Shape::kLayout.tile_rows + row;
-        for_each_token_block<kMicroTokens>(0, m, [&](auto tokens, int64_t i) {
-          micro_kernel<decltype(tokens)::value>(
+        for_each_token_block<Micro::kTokens>(0, m, [&](auto tokens, int64_t i) {
+          Micro::template run<decltype(tokens)::value>(
               groups, group_bytes, quads, rows_here, a_piece + i * a_stride, a_stride,
               first == 0 ? a_sum + i : nullptr, out + i * acc_stride, acc_stride);
         });
@@ -84,7 +86,7 @@ BITINFER_INLINE void gemm(const uint8_t* tiles, int64_t num_tiles, int64_t num_b
 
 // GEMV of the dot family for a packing without a kernel of its own: the GEMM with one token, in
 // pieces that stay in the first-level cache.
-template <Packing packing>
+template <Packing packing, typename Micro>
 BITINFER_INLINE void gemv_by_gemm(const TileStreams& streams, int64_t num_blocks,
                                   const Activation& a) {
   constexpr int64_t kPieceK = 240;
@@ -92,7 +94,7 @@ BITINFER_INLINE void gemv_by_gemm(const TileStreams& streams, int64_t num_blocks
   alignas(64) uint8_t panel[Shape::kRows * kPieceK];
   const int64_t tile_bytes = num_blocks * Shape::kLayout.block_bytes;
   for_each_lane_group<1>(streams, tile_bytes, Shape::kLayout.tile_rows, [&](const auto& lane) {
-    gemm<packing>(lane.tile[0], 1, num_blocks, a.codes, 0, &a.sum, 1, lane.acc[0], 0, panel,
-                  kPieceK);
+    gemm<packing, Micro>(lane.tile[0], 1, num_blocks, a.codes, 0, &a.sum, 1, lane.acc[0], 0, panel,
+                         kPieceK);
   });
 }
