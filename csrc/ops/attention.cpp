@@ -136,7 +136,9 @@ void attend_split(const OpContext& ctx, const AttentionShape& shape, const Token
   for (int64_t first = 0; first < blocks; first += wave) {
     const int64_t count = std::min(wave, blocks - first);
     parallel_for(ctx.num_threads, 0, heads * count, 1, [&](int64_t i, int64_t, int thread) {
-      task_of(i / count, thread).visit(first + i % count, state_at(shape, partials + i * unit));
+      const int64_t block = i / heads, head = i % heads;  // as they lie in memory
+      task_of(head, thread)
+          .visit(first + block, state_at(shape, partials + (head * count + block) * unit));
     });
     parallel_for(ctx.threads_for(heads * count * unit * 4), 0, heads, 1,
                  [&](int64_t head, int64_t, int thread) {

@@ -12,6 +12,19 @@ namespace {
 constexpr int kRows = 4;
 constexpr int64_t kLanes = 16;
 
+template <KvType type>
+constexpr int64_t kElementBytes = type == KvType::kF32   ? 4
+                                  : type == KvType::kF16 ? 2
+                                                         : 1;
+
+// What is read next lies behind a block's keys and values: the next kv head's, at the same places.
+// Keys are read with strides that no hardware prefetcher follows.
+template <KvType type>
+inline int64_t bytes_to_next_head(int64_t head_dim) {
+  const int64_t rows = head_dim + (head_dim + kLanes - 1) / kLanes * kLanes;
+  return kKvBlock * (rows * kElementBytes<type> + (type == KvType::kInt8 ? 8 : 0));
+}
+
 // 16 stored numbers from element i on. `scale` multiplies int8 codes and is unused otherwise.
 template <KvType type>
 inline F32x16 load_kv(const void* p, int64_t i, F32x16 scale) {
@@ -28,14 +41,18 @@ template <KvType type, int R>
 inline void dot_16_keys(const void* k, F32x16 k_scale, int64_t head_dim, const float* q,
                         int64_t q_stride, F32x16* dots) {
   constexpr int kResidues[8] = {0, 4, 2, 6, 1, 5, 3, 7};
+  const char* next = static_cast<const char*>(k) + bytes_to_next_head<type>(head_dim);
+  constexpr int64_t kDimBytes = kKvBlock * kElementBytes<type>;
   F32x16 levels[3][R];
   for (int t = 0; t < 8; ++t) {
     F32x16 low[R], high[R];
     for (int r = 0; r < R; ++r) low[r] = high[r] = zero_f32();
     for (int64_t d = kResidues[t]; d < head_dim; d += 16) {
+      __builtin_prefetch(next + d * kDimBytes);
       const F32x16 keys = load_kv<type>(k, d * kKvBlock, k_scale);
       for (int r = 0; r < R; ++r) low[r] = low[r] + set_f32(q[r * q_stride + d]) * keys;
       if (d + 8 >= head_dim) break;
+      __builtin_prefetch(next + (d + 8) * kDimBytes);
       const F32x16 keys_8 = load_kv<type>(k, (d + 8) * kKvBlock, k_scale);
       for (int r = 0; r < R; ++r) high[r] = high[r] + set_f32(q[r * q_stride + d + 8]) * keys_8;
     }
@@ -53,11 +70,10 @@ inline void dot_16_keys(const void* k, F32x16 k_scale, int64_t head_dim, const f
 template <KvType type, int R>
 inline void score_block(const KvBlock& block, int64_t head_dim, const float* q, int64_t q_stride,
                         int64_t keys, float scale, float (*s)[kKvBlock]) {
-  constexpr int64_t kSize = type == KvType::kF32 ? 4 : type == KvType::kF16 ? 2 : 1;
   for (int64_t j = 0; j < keys; j += kLanes) {
     F32x16 k_scale = zero_f32(), dots[R];
     if constexpr (type == KvType::kInt8) k_scale = load_f32(block.k_scale + j);
-    const void* k = static_cast<const unsigned char*>(block.k) + j * kSize;
+    const void* k = static_cast<const unsigned char*>(block.k) + j * kElementBytes<type>;
     dot_16_keys<type, R>(k, k_scale, head_dim, q, q_stride, dots);
     for (int r = 0; r < R; ++r) store_f32(s[r] + j, dots[r] * set_f32(scale));
   }
@@ -82,7 +98,7 @@ inline void softmax_block(float* s, int64_t count, float* m, float* l) {
 
 // o[r][d..d + 16 V) = sum over j of e[r][j] · v_j, j in [0, counts[r]).
 template <KvType type, int R, int V>
-inline void weigh_values(const KvBlock& block, int64_t stride, int64_t d,
+inline void weigh_values(const KvBlock& block, int64_t stride, int64_t ahead, int64_t d,
                          const float (*e)[kKvBlock], const int32_t* counts, float* o,
                          int64_t o_stride) {
   int64_t common = counts[0];
@@ -96,8 +112,10 @@ inline void weigh_values(const KvBlock& block, int64_t stride, int64_t d,
   for (int r = 0; r < R; ++r) {
     for (int v = 0; v < V; ++v) sums[r][v] = zero_f32();
   }
+  const char* next = static_cast<const char*>(block.v) + d * kElementBytes<type> + ahead;
   for (int64_t j = 0; j < common; ++j) {
     for (int v = 0; v < V; ++v) {
+      __builtin_prefetch(next + (j * stride + v * kLanes) * kElementBytes<type>);
       const F32x16 values = value(j, v);
       for (int r = 0; r < R; ++r) sums[r][v] = sums[r][v] + set_f32(e[r][j]) * values;
     }
@@ -121,12 +139,13 @@ inline void attend_rows(const KvBlock& block, int64_t head_dim, const float* q, 
                        s);
   for (int r = 0; r < R; ++r) softmax_block(s[r], counts[r], out.m + row + r, out.l + row + r);
   float* o = out.o + row * out.o_stride;
+  const int64_t ahead = bytes_to_next_head<type>(head_dim);
   int64_t d = 0;
   for (; d + 4 * kLanes <= stride; d += 4 * kLanes) {
-    weigh_values<type, R, 4>(block, stride, d, s, counts, o, out.o_stride);
+    weigh_values<type, R, 4>(block, stride, ahead, d, s, counts, o, out.o_stride);
   }
   for (; d < stride; d += kLanes)
-    weigh_values<type, R, 1>(block, stride, d, s, counts, o, out.o_stride);
+    weigh_values<type, R, 1>(block, stride, ahead, d, s, counts, o, out.o_stride);
 }
 
 template <KvType type>
@@ -173,7 +192,7 @@ inline float store_kv(const float* x, int64_t n, void* p, int64_t stride) {
 template <KvType type>
 inline void append_kv(const KvBlock& block, int64_t pos, int64_t head_dim, const float* k,
                       const float* v) {
-  constexpr int64_t kSize = type == KvType::kF32 ? 4 : type == KvType::kF16 ? 2 : 1;
+  constexpr int64_t kSize = kElementBytes<type>;
   const int64_t stride = (head_dim + kLanes - 1) / kLanes * kLanes;
   const float k_scale =
       store_kv<type>(k, head_dim, static_cast<unsigned char*>(block.k) + pos * kSize, kKvBlock);
