@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -183,19 +184,23 @@ def main() -> None:
     parser.add_argument("-p", "--prompt-tokens", type=int, default=128)
     parser.add_argument("-n", "--generated-tokens", type=int, default=32)
     parser.add_argument("-r", "--repeats", type=int, default=5)
+    parser.add_argument("--gguf", type=Path, metavar="DIR", help="keep GGUF files, and reuse them")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the records to FILE")
     parser.add_argument("--record", action="store_true", help="add a record to records/peers")
     args = parser.parse_args()
-    try:
-        from gguf_model import TERNARY_TYPES, write_gguf
-    except ModuleNotFoundError as cause:
-        raise SystemExit(f"{cause.name} is missing: pip install 'bitinfer[peers]'") from None
+    for name in ("gguf", "llama_cpp"):
+        if find_spec(name) is None:
+            raise SystemExit(f"{name} is missing: pip install 'bitinfer[peers]'")
+    from gguf_model import TERNARY_TYPES, write_gguf
+
     context = max(args.prompt_tokens, args.generated_tokens + 1) + 1
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.gguf or Path(temporary)
         programs = [bitinfer_program(model, args.threads, context) for model in args.models]
         for form in TERNARY_TYPES:
-            path = Path(folder) / f"{form}.gguf"
-            write_gguf(args.models[0], path, form)
+            path = folder / f"{args.models[0].name}-{form}.gguf"
+            if not path.exists():
+                write_gguf(args.models[0], path, form)
             programs.append(llama_program(path, form, args.threads, context))
         tests = [(args.prompt_tokens, 0), (0, args.generated_tokens)]
         records = take_turns(programs, tests, args.repeats)
