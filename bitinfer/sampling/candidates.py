@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from bitinfer.runtime import exp
 from bitinfer.sampling.params import SamplingParams
 
+_BLOCK = 8192  # values that are summed at a time
 _FIRST_GUESS = 256  # candidates sorted first when looking for a nucleus; then 8 x as many
 
 Places = NDArray[np.intp]
@@ -45,16 +46,15 @@ def candidates(
         scaled, weights = scaled[places], weights[places]
 
     if params.typical_p < 1.0:
-        total = _total(weights)
-        surprise = _surprise(scaled, weights, total)
-        keep(_shortest_run(-surprise, weights, params.typical_p * total))
+        share = params.typical_p * total(weights)
+        keep(_shortest_run(-_surprise(scaled, weights), weights, share))
     if params.top_p < 1.0:
-        keep(_shortest_run(scaled, weights, params.top_p * _total(weights)))
+        keep(_shortest_run(scaled, weights, params.top_p * total(weights)))
     if params.min_p > 0.0:
         least = params.min_p * float(np.max(weights))
         keep(np.flatnonzero(weights >= np.float32(least)))
     if xtc:
-        least = params.xtc_threshold * _total(weights)
+        least = params.xtc_threshold * total(weights)
         keep(_without_top_choices(scaled, weights >= np.float32(least)))
     return ids, weights
 
@@ -68,27 +68,53 @@ def largest(values: NDArray[np.floating[Any]], count: int) -> Places:
     return places[np.argsort(-values[places], kind="stable")]
 
 
-def running_sums(weights: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Sums of the first, the first two, ... in float64, added one after the other."""
-    return np.cumsum(weights.astype(np.float64, copy=False))  # with dtype= it takes 4 x as long
+def draw(weights: NDArray[np.float32], uniform: float) -> int:
+    """Place of the first weight at which the running sum exceeds ``uniform`` of the whole sum."""
+    sums = _block_sums(weights)
+    bound = min(uniform * sums[-1], np.nextafter(sums[-1], 0.0))  # if the product rounded up
+    block = int(np.searchsorted(sums, bound, side="right"))
+    start = sums[block - 1] if block else np.float64(0)
+    inner = _running_sums(weights[block * _BLOCK :][:_BLOCK], start)
+    return block * _BLOCK + int(np.searchsorted(inner, bound, side="right"))
 
 
-def _total(weights: NDArray[np.float32]) -> float:
-    return float(running_sums(weights)[-1])
+def total(values: NDArray[np.floating[Any]]) -> float:
+    """The sum in float64, added one after the other."""
+    return float(_block_sums(values)[-1])
 
 
-def _surprise(
-    scaled: NDArray[np.float32], weights: NDArray[np.float32], total: float
-) -> NDArray[np.float64]:
+def _block_sums(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """The running sums of all values at the end of each block: no more than that is kept.
+
+    (Arrays as long as a vocabulary come as fresh pages from the system each time, which takes
+    longer than to add them up.)
+    """
+    sums = np.empty(-(-len(values) // _BLOCK))
+    last = np.float64(0)
+    for block in range(len(sums)):
+        last = _running_sums(values[block * _BLOCK :][:_BLOCK], last)[-1]
+        sums[block] = last
+    return sums
+
+
+def _running_sums(values: NDArray[np.floating[Any]], start: np.float64) -> NDArray[np.float64]:
+    """``start`` plus the first value, plus the second, ... in float64, one after the other."""
+    terms = values.astype(np.float64)
+    terms[0] += start
+    return np.cumsum(terms)
+
+
+def _surprise(scaled: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float64]:
     """``|-ln p - H|`` of each token, H the entropy; infinite where p = 0.
 
     With s the scaled logits and S the sum of w = exp(s): -ln p = ln S - s and H = ln S - mean(s),
     so it is |mean(s) - s|, and no logarithm is needed.
     """
-    possible = weights > 0
-    exact = np.where(possible, scaled, 0).astype(np.float64)
-    mean = running_sums(weights * exact)[-1] / total
-    return np.where(possible, np.abs(mean - exact), np.inf)
+    exact = scaled.astype(np.float64)
+    exact[weights == 0] = -np.inf
+    terms = np.multiply(weights, exact, out=np.zeros_like(exact), where=weights > 0)
+    mean = total(terms) / total(weights)
+    return np.abs(np.subtract(mean, exact, out=exact), out=exact)
 
 
 def _shortest_run(
@@ -103,7 +129,7 @@ def _shortest_run(
     while True:
         count = min(count, len(values))
         places = largest(values, count)
-        sums = running_sums(weights[places])
+        sums = _running_sums(weights[places], np.float64(0))
         if sums[-1] >= bound or count == len(values):
             size = int(np.searchsorted(sums, bound, side="left")) + 1
             return np.sort(places[:size])

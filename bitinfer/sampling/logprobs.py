@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitinfer.runtime import exp
-from bitinfer.sampling.candidates import largest, running_sums
+from bitinfer.sampling.candidates import largest, total
 
 _LN = Context(prec=25).ln  # correctly rounded; math.log differs by platform in the last bit
 
@@ -35,8 +35,7 @@ class Logprobs:
     def __init__(self, logits: NDArray[np.float32]) -> None:
         """Take the logits, ``(vocab_size,)``; they may change afterwards."""
         self._shifted = logits - np.max(logits)
-        total = float(running_sums(exp(self._shifted))[-1])
-        self._log_total = float(_LN(Decimal(total)))
+        self._log_total = float(_LN(Decimal(total(exp(self._shifted)))))
 
     def of(self, token_id: int, num_top: int) -> TokenLogprob:
         """The record of a chosen token, with the ``num_top`` likeliest."""

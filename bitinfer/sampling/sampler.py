@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitinfer.errors import CheckpointError
-from bitinfer.sampling.candidates import candidates, running_sums
+from bitinfer.sampling.candidates import candidates, draw
 from bitinfer.sampling.logprobs import Logprobs, TokenLogprob
 from bitinfer.sampling.params import SamplingParams
 from bitinfer.sampling.penalties import Dry, TokenHistory, penalize_occurrences
@@ -128,9 +128,7 @@ class Sampler:
         chance = self._params.xtc_probability
         xtc = chance > 0 and self._uniform() < chance
         ids, weights = candidates(logits, self._params, xtc)
-        sums = running_sums(weights)
-        place = int(np.searchsorted(sums, self._uniform() * sums[-1], side="right"))
-        place = min(place, int(np.searchsorted(sums, sums[-1])))  # if the product rounded up
+        place = draw(weights, self._uniform())
         return int(place if ids is None else ids[place])
 
     def _uniform(self) -> float:
