@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _COMMAND = re.compile(r"/([a-z?]+)(?:\s+(.*))?", re.IGNORECASE | re.DOTALL)
 
+_ASSIGNMENT = re.compile(r"([^\s=]+)\s*=?\s*(.*)", re.DOTALL)
 _SHOWN = ("model", "template", "system", "settings")
 _KEYS = """\
 Enter          send; between \"\"\" and \"\"\" a new line
@@ -87,26 +88,27 @@ def _help(chat: Chat, _: str) -> None:
 
 def _set(chat: Chat, text: str) -> None:
     settings = chat.session.settings
-    name, _, value = text.replace("=", " ", 1).partition(" ")
-    if not name:
+    found = _ASSIGNMENT.fullmatch(text)
+    if found is None:
         chat.say("\n".join(settings.lines()))
         return
-    if value.strip():
-        settings.read(name, value.strip())
+    name, value = found.groups()
+    if value:
+        settings.read(name, value)
     chat.say(settings.about(name))
 
 
 def _show(chat: Chat, what: str) -> None:
-    model = chat.session.model
+    if what and what not in _SHOWN:
+        choices = f"expected {', '.join(_SHOWN)} or nothing"
+        raise CommandError(f"/show {what}: {nearest(what, _SHOWN) or choices}")
+    session = chat.session
+    model = session.model
     template = model.chat_template.source if model.chat_template else "none"
-    expected = f"expected {', '.join(_SHOWN)} or nothing"
-    settings = "\n".join(chat.session.settings.lines())
-    values = (f"{title(model)}\n{model.path}", template, chat.session.system or "none", settings)
-    facts = dict(zip(_SHOWN, values, strict=True))
-    if what and what not in facts:
-        raise CommandError(f"/show {what}: {nearest(what, _SHOWN) or expected}")
-    texts = [facts[what]] if what else [f"[{name}]\n{fact}" for name, fact in facts.items()]
-    chat.say("\n\n".join(texts))
+    settings = "\n".join(session.settings.lines())
+    texts = (f"{title(model)}\n{model.path}", template, session.system or "none", settings)
+    facts = dict(zip(_SHOWN, texts, strict=True))
+    chat.say(facts[what] if what else "\n\n".join(f"[{k}]\n{v}" for k, v in facts.items()))
 
 
 def _system(chat: Chat, text: str) -> None:

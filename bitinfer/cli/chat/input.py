@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.application import get_app
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
@@ -39,24 +40,29 @@ class Prompt:
         """Keep what is typed in ``history_file``; None: only while this runs."""
         self._say = say
         self._hint = FormattedText([("ansibrightblack", _PLACEHOLDER)])
+        self._editing = False
         self._session: PromptSession[str] = PromptSession(
             ">>> ",
             completer=completer,
             complete_style=CompleteStyle.READLINE_LIKE,
             complete_while_typing=False,
             history=_open_history(history_file, say),
-            key_bindings=_keys(say),
+            key_bindings=self._keys(),
             multiline=True,
-            prompt_continuation="... ",
+            prompt_continuation=lambda _, __, wrapped: "" if wrapped else "... ",
             tempfile_suffix=".md",
-            placeholder=lambda: self._hint,
+            placeholder=lambda: FormattedText() if get_app().is_done else self._hint,
             input=input,
             output=output,
         )
 
     def ask(self, prefill: str = "") -> str | None:
-        """What is typed, without quotes around several lines; None: leave."""
+        """What is typed, without quotes around several lines; None: leave.
+
+        ``prefill`` stands there already; Ctrl-C then gives "".
+        """
         warned = False
+        self._editing = bool(prefill)
         while True:
             try:
                 text = self._session.prompt(default=prefill)
@@ -66,39 +72,40 @@ class Prompt:
                 if warned:
                     return None
                 self._say(_LEAVE_HINT)
-                warned, prefill = True, ""
+                warned = True
                 continue
             self._hint = FormattedText()  # it was understood
             return unquoted(text)
 
+    def _keys(self) -> KeyBindings:
+        keys = KeyBindings()
 
-def _keys(say: Callable[[str], None]) -> KeyBindings:
-    keys = KeyBindings()
+        @keys.add("enter")
+        def _(event: KeyPressEvent) -> None:
+            if is_open(event.current_buffer.text):
+                event.current_buffer.insert_text("\n")
+            else:
+                event.current_buffer.validate_and_handle()
 
-    @keys.add("enter")
-    def _(event: KeyPressEvent) -> None:
-        if is_open(event.current_buffer.text):
+        @keys.add("escape", "enter")
+        def _(event: KeyPressEvent) -> None:
             event.current_buffer.insert_text("\n")
-        else:
-            event.current_buffer.validate_and_handle()
 
-    @keys.add("escape", "enter")
-    def _(event: KeyPressEvent) -> None:
-        event.current_buffer.insert_text("\n")
+        @keys.add("c-c")
+        def _(event: KeyPressEvent) -> None:
+            if self._editing:
+                event.app.exit(result="")
+            elif event.current_buffer.text:
+                event.current_buffer.save_to_undo_stack()  # Ctrl-_ brings it back
+                event.current_buffer.text = ""
+            else:
+                event.app.exit(exception=KeyboardInterrupt)
 
-    @keys.add("c-c")
-    def _(event: KeyPressEvent) -> None:
-        if event.current_buffer.text:
-            event.current_buffer.save_to_undo_stack()  # Ctrl-_ brings it back
-            event.current_buffer.text = ""
-        else:
-            event.app.exit(exception=KeyboardInterrupt)
+        @keys.add("c-g")
+        def _(event: KeyPressEvent) -> None:
+            event.current_buffer.open_in_editor()
 
-    @keys.add("c-g")
-    def _(event: KeyPressEvent) -> None:
-        event.current_buffer.open_in_editor()
-
-    return keys
+        return keys
 
 
 def _open_history(path: Path | None, say: Callable[[str], None]) -> History:

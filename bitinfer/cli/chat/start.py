@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import sys
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from bitinfer.cli.chat.session import Session, Turn
 from bitinfer.cli.chat.settings import NAMES, ChatSettings
 from bitinfer.cli.chat.terminal import Interrupts
 from bitinfer.cli.chat.title import hint, title
+from bitinfer.errors import BitinferError
 
 if TYPE_CHECKING:
     from bitinfer.history import Conversation, History
@@ -95,12 +98,21 @@ def run_chat(
         chat.say(f"{title(model)}\n{hint(model)}")
         if conversation is not None:
             chat.show_last(conversation.title)
+        threading.Thread(target=_warm_up, args=(model,)).start()
     try:
         chat.run()
     except OSError as error:
         if error.errno != errno.EIO:
             raise
         raise SystemExit(1) from None  # the terminal is gone: there is nobody to tell
+
+
+def _warm_up(model: Model) -> None:
+    """Do while the user types what the first reply would wait for."""
+    import bitinfer.cli.chat.document  # noqa: F401
+
+    with suppress(BitinferError):  # which the first question will meet
+        model.encode_chat([{"role": "user", "content": "Hi"}])
 
 
 def _prompt(chat: Chat, typed: Path | None) -> Ask:

@@ -21,15 +21,14 @@ def stats(completion: Completion, model: Model, columns: int) -> str:
     run = usage.prompt_tokens - usage.cached_tokens
     decoded = usage.completion_tokens - 1  # the first comes out of the prefill
     used = usage.prompt_tokens + usage.completion_tokens
-    threads = model.engine.num_threads
     facts = [
-        f"first token {usage.prefill_s:.2f} s",
-        f"prompt {run} tokens{_rate(run, usage.prefill_s)}",
-        f"reply {usage.completion_tokens} tokens{_rate(decoded, usage.decode_s)}",
+        f"first token {_time(usage.prefill_s)}",
+        f"prompt {_count(run, 'token')}{_rate(run, usage.prefill_s)}",
+        f"reply {_count(usage.completion_tokens, 'token')}{_rate(decoded, usage.decode_s)}",
         f"context {used} of {model.context_length}",
         f"memory {size_text(resident_bytes())}",
         active_isa(),
-        f"{threads} thread{'s' * (threads != 1)}",
+        _count(model.engine.num_threads, "thread"),
     ]
     lines = [facts[0]]
     for fact in facts[1:]:
@@ -50,6 +49,14 @@ def resident_bytes() -> int:
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return most if sys.platform == "darwin" else most * 1024
     return pages * resource.getpagesize()
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 0.1 else f"{seconds * 1000:.0f} ms"
 
 
 def _rate(count: int, seconds: float) -> str:
