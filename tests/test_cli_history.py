@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
 import sys
 
 import pytest
@@ -128,3 +129,23 @@ def test_wrong_numbers_and_files_are_one_line_errors(file) -> None:
     other.execute("PRAGMA user_version = 9")
     other.close()
     assert_one_line_error(run_inside("history", "list"), "version", "9", "update bitinfer")
+
+
+def test_a_killed_chat_leaves_what_was_saved(tmp_path) -> None:
+    file = tmp_path / "history.db"
+    command = [sys.executable, "-m", "bitinfer", "chat", "--history", "--history-file", str(file)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [*command, "--max-tokens", "900"], stdin=pipe, stdout=pipe, text=True, env=ENVIRONMENT
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("Tell me a story\n")
+        process.stdin.flush()
+        shown = process.stdout.read(5)
+        process.kill()
+        shown += process.stdout.read()
+    with History.open(file) as history:  # a warning of damage would fail the test
+        question, *rest = history.messages(1)
+        assert question.content == "Tell me a story"
+        assert all(shown.startswith(reply.content) for reply in rest)

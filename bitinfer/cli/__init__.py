@@ -142,6 +142,7 @@ def command_names() -> tuple[str, ...]:
 @click.option(
     "--config",
     envvar="BITINFER_CONFIG",
+    type=click.Path(),
     metavar="FILE",
     help="Settings file [default: what 'bitinfer config path' prints]",
 )

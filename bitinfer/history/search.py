@@ -11,9 +11,11 @@ _EXCERPT_BEFORE, _EXCERPT_LENGTH = 30, 160  # characters
 _SELECT = """
     SELECT m.conversation_id, c.title, m.id AS message_id, m.role, m.content, m.created
     FROM message m JOIN conversation c ON c.id = m.conversation_id WHERE m.id IN ({found})
-    ORDER BY m.id DESC LIMIT ?"""
-_BY_WORDS = "SELECT rowid FROM message_words WHERE message_words MATCH ?"
-_BY_PART = "SELECT id FROM message WHERE instr(lower(content), lower(?))"
+    ORDER BY m.id DESC"""
+_BY_WORDS = (
+    "SELECT rowid FROM message_words WHERE message_words MATCH ? ORDER BY rowid DESC LIMIT ?"
+)
+_BY_PART = "SELECT id FROM message WHERE instr(lower(content), lower(?)) ORDER BY id DESC LIMIT ?"
 
 
 def search(connection: sqlite3.Connection, text: str, limit: int) -> tuple[Hit, ...]:
