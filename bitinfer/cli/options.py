@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -216,6 +217,7 @@ def load_model(options: dict[str, Any]) -> Model:
         kv_cache=options.pop("kv_cache"),
         num_threads=options.pop("threads"),
         context_length=options.pop("context_length"),
+        progress=sys.stderr.isatty(),
     )
     for note in loaded.engine.notes:
         click.echo(f"note: {note}", err=True)
