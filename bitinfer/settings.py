@@ -21,7 +21,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_MOST_BYTES = 1 << 20  # nobody writes that much by hand
+_MOST_BYTES = 1 << 16  # nobody writes that much by hand, and `place` reads it line by line
 
 
 def default_path() -> Path:

@@ -213,7 +213,7 @@ def test_a_missing_file_is_an_error(tmp_path) -> None:
     assert_one_line_error(run_inside("generate", "-f", tmp_path), "directory")
 
 
-SHELL = f"{sys.executable!r} -m bitinfer generate --max-tokens 300 --seed 1"
+SHELL = f"{sys.executable!r} -m bitinfer generate --max-tokens 60 --seed 1"
 
 
 @pytest.mark.parametrize(
@@ -268,8 +268,7 @@ def test_the_terminal_is_not_steered(model, tmp_path) -> None:
     assert run(*arguments).stdout == "\x1b[2J\n"
 
 
-@pytest.mark.parametrize("locale", ["C", "POSIX", "C.UTF-8"])
-def test_locales_do_not_matter(locale) -> None:
-    done = run(*GREEDY, "Zoë 你好", LANG=locale, LC_ALL=locale)
+def test_the_locale_does_not_matter() -> None:
+    done = run(*GREEDY, "Zoë 你好", LANG="C", LC_ALL="C")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()

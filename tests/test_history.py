@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bitinfer.errors import HistoryError
-from bitinfer.history import History, conversations, default_path
+from bitinfer.history import History, conversations, default_path, schema
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
@@ -346,6 +346,32 @@ def test_what_another_process_has_open_goes_aside_with_the_damaged_file(path) ->
                 file.name.split("corrupt-")[-1][10:] for file in path.parent.glob("*.corrupt-*")
             }
             assert aside == {"", "-wal", "-shm"}
+
+
+def test_a_file_of_an_older_version_is_brought_up_to_date(path, monkeypatch) -> None:
+    with History.open(path) as history:
+        talk(history, "old")
+    step = ("ALTER TABLE message ADD COLUMN liked INTEGER", "UPDATE message SET liked = 1")
+    monkeypatch.setattr(schema, "_MIGRATIONS", (*schema._MIGRATIONS, step))
+    monkeypatch.setattr(schema, "VERSION", schema.VERSION + 1)
+    History.open(path).close()
+    other = sqlite3.connect(path)
+    assert other.execute("SELECT content, liked FROM message").fetchall() == [("old", 1)]
+    assert other.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
+    other.close()
+
+
+def test_a_step_to_a_new_version_that_fails_changes_nothing(path, monkeypatch) -> None:
+    with History.open(path) as history:
+        talk(history, "old")
+    step = ("ALTER TABLE message ADD COLUMN liked INTEGER", "UPDATE missing SET liked = 1")
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "_MIGRATIONS", (*schema._MIGRATIONS, step))
+        patch.setattr(schema, "VERSION", schema.VERSION + 1)
+        with pytest.raises(HistoryError, match="no such table: missing"):
+            History.open(path)
+    with History.open(path) as history:
+        assert said(history, 1) == ["old"]
 
 
 def test_a_newer_version_is_left_alone(path) -> None:

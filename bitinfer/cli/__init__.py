@@ -48,7 +48,10 @@ Examples:
   bitinfer chat
   cat notes.txt | bitinfer generate --chat "Sum this up."
   bitinfer doctor
-  bitinfer config show --origin"""
+  bitinfer config show --origin
+
+\b
+Exit codes: 0 done, 1 an error, 2 wrong usage, 130 ended by Ctrl-C."""
 
 
 class _Commands(click.Group):

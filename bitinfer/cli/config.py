@@ -31,7 +31,11 @@ Examples:
 )
 @click.pass_context
 def config(ctx: click.Context) -> None:
-    """Show and change the settings: flag > environment > file > default."""
+    """Show and change the settings: flag > environment > file > default.
+
+    The option --top-p is top-p in the file and BITINFER_TOP_P in the environment, and so on; a
+    table such as [chat] in the file is for one command.
+    """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 
