@@ -276,6 +276,16 @@ def test_export_as_json_has_every_branch(history) -> None:
     assert facts["messages"][1]["parent_id"] == facts["messages"][0]["id"]
 
 
+def test_export_is_strict_json(history) -> None:
+    history.new_conversation(model="m", settings={"logit_bias": {15: float("-inf")}})
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    facts = json.loads(history.export(1, "json"), parse_constant=refuse)
+    assert facts["settings"] == {"logit_bias": {"15": "-Infinity"}}
+
+
 def test_export_as_markdown_reads_well(history) -> None:
     number = talk(history, "Hi", "Hello\n", system="Be brief")
     day = history.conversation(number).created[:10]
@@ -405,11 +415,23 @@ def test_a_place_that_cannot_hold_a_file_is_an_error(tmp_path, where) -> None:
         History.open(path)
 
 
-@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may write")
 def test_a_read_only_folder_is_an_error(tmp_path) -> None:
+    script = """
+import os, sys
+from pathlib import Path
+from bitinfer.errors import HistoryError
+from bitinfer.history import History
+if os.geteuid() == 0:
+    os.setuid(65534)  # root may write everywhere
+try:
+    History.open(Path(sys.argv[1]))
+except HistoryError as error:
+    print(error)
+"""
     tmp_path.chmod(0o500)
-    with pytest.raises(HistoryError, match="permission denied"):
-        History.open(tmp_path / "history.db")
+    command = [sys.executable, "-c", script, str(tmp_path / "history.db")]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.stdout == f"history: {tmp_path / 'history.db'}: permission denied\n", done.stderr
 
 
 def test_a_full_disk_is_an_error_and_tears_nothing(path) -> None:

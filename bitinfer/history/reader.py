@@ -82,5 +82,6 @@ class HistoryReader:
                 values,
             ).fetchall()
         return tuple(
-            Conversation(**{**row, "settings": json.loads(row["settings"])}) for row in rows
+            Conversation(**{**row, "settings": json.loads(row["settings"], parse_constant=str)})
+            for row in rows
         )

@@ -15,7 +15,7 @@ class Conversation:
         title: The beginning of the first question, unless it was renamed.
         model: Name or folder of the model.
         system: Instruction that stands before the conversation, or None.
-        settings: Options that it was held with.
+        settings: Options that it was held with; infinities are texts, as JSON has none.
         created, updated: UTC, ISO 8601, such as ``2026-01-31T12:00:00.000000Z``.
         leaf_id: Last message of the active branch; None: nothing was said yet.
         num_messages: Of all branches.
