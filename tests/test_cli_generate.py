@@ -160,7 +160,7 @@ def test_each_line_of_a_batch_has_a_result_in_order(model, tmp_path) -> None:
         ('{"prompt": "x", "temperature": 300}', ["from 0 to 100", "300"]),
         ('{"prompt": "x", "logits_processor": 3}', ["logits_processor"]),
         ('{"prompt": "x", "json_schema": {"type": "int"}}', ["json_schema", "int"]),
-        ('{"messages": "Hi"}', ["messages"]),
+        ('{"messages": "Hi"}', ['messages: expected a list, got "Hi"']),
         ('{"messages": [{"role": "user"}]}', ["messages[0]", "content"]),
     ],
 )
@@ -170,6 +170,22 @@ def test_a_bad_line_is_told_and_the_others_are_answered(line, parts) -> None:
     assert found[1]["text"]
     assert done.returncode == 1
     assert done.stderr == "error: 1 of 2 prompts failed: see their lines\n"
+
+
+def test_options_of_a_line_take_the_place_of_the_flags() -> None:
+    first = {"prompt": "x", "grammar": 'start: "no"', "stop": "abc"}
+    lines = f'{json.dumps(first)}\n{{"prompt": "x", "stop": null}}\n'
+    found, done = batch("--regex", "[0-9]{3}", "--stop", "q", lines=lines)
+    assert done.returncode == 0, done
+    assert (found[0]["text"], found[0]["settings"]["stop"]) == ("no", ["abc"])
+    assert (found[1]["text"].isdecimal(), found[1]["settings"]["stop"]) == (True, [])
+
+
+def test_a_line_can_bias_tokens(model) -> None:
+    found, _ = batch(lines='{"prompt": "Once upon a time", "logit_bias": {"16": -100}}\n')
+    expected = continued(model, "Once upon a time", logit_bias={16: -100.0})
+    assert found[0]["text"] + "\n" == expected != continued(model, "Once upon a time")
+    assert found[0]["settings"]["logit_bias"] == {"16": -100}
 
 
 def test_the_flags_of_a_batch_hold_for_lines_without_their_own(model) -> None:

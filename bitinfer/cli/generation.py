@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from bitinfer.cli.setting import plain
+from bitinfer.cli.setting import plain, with_token_ids
 from bitinfer.cli.text import proper
 from bitinfer.errors import BitinferError, ConfigError
+from bitinfer.grammar import KINDS
 from bitinfer.progress import progress_bar
 from bitinfer.runtime import active_isa
 from bitinfer.sampling import SETTINGS
@@ -27,8 +28,10 @@ Prompt = str | list[int]
 
 _KINDS = (  # what no one else checks
     ("prompt", str, "a text"),
-    ("stop", str | list, "a text or a list of them"),
+    ("messages", list, "a list"),
+    ("stop", str | list | None, "a text or a list of them"),
 )
+_NONE: Mapping[str, Any] = {}
 _SEED_BITS = 53  # every program that reads JSON keeps such numbers exactly
 
 
@@ -68,7 +71,7 @@ class Generation:
             return [self._model.generate(prompt, **used)]
         return self._model.generate_n(prompt, self._count, **used)
 
-    def facts(self, prompt: Prompt, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def facts(self, prompt: Prompt, more: Mapping[str, Any] = _NONE) -> dict[str, Any]:
         """Completions with all that led to them, as JSON has it.
 
         A seed is chosen here if there is none, so that the result can be had again.
@@ -77,7 +80,9 @@ class Generation:
             prompt: From `prompt_of`, or token ids.
             more: Options that beat those of the command line.
         """
-        options = self._options | dict(more or {})
+        options = self._options | dict(more)
+        if any(kind in more for kind in KINDS):  # in place of one of another kind
+            options |= {kind: more.get(kind) for kind in KINDS}
         given = {k: v for k, v in options.items() if k in SETTINGS}
         if self._model.sampling.with_options(**given).seed is None:
             options["seed"] = given["seed"] = secrets.randbits(_SEED_BITS)
@@ -90,7 +95,7 @@ class Generation:
                 {
                     **asdict(self._model.sampling.with_options(**given)),
                     "max_tokens": options["max_tokens"] or self._model.max_tokens,
-                    "stop": list(options["stop"]),
+                    "stop": list(options["stop"] or ()),
                     "chat": self._chat,
                 }
             ),
@@ -192,8 +197,12 @@ def _read_line(text: str) -> dict[str, Any]:
     if ("messages" in asked) == ("prompt" in asked):
         raise ConfigError('expected either "prompt" or "messages"')
     for name, kinds, words in _KINDS:
-        if not isinstance(asked.get(name, ""), kinds):
+        if name in asked and not isinstance(asked[name], kinds):
             raise ConfigError(f"{name}: expected {words}, got {json.dumps(asked[name])[:40]}")
+    if isinstance(asked.get("stop"), str):
+        asked["stop"] = [asked["stop"]]
+    if isinstance(asked.get("logit_bias"), dict):
+        asked["logit_bias"] = with_token_ids(asked["logit_bias"])
     if "logits_processor" in asked:
         raise ConfigError("logits_processor: a program's function, expected none here")
     return asked

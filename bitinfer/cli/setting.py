@@ -124,6 +124,11 @@ class Whole(click.ParamType):  # type: ignore[type-arg]  # generic only in new v
         self.fail(f"expected a whole number from {self._low} {upper}, got {value}", param, ctx)
 
 
+def with_token_ids(bias: Mapping[str, Any]) -> dict[Any, Any]:
+    """A table of TOML or JSON, where all keys are texts, with whole numbers for keys."""
+    return {int(k) if k.isascii() and k.isdecimal() else k: v for k, v in bias.items()}
+
+
 class SamplingValue(click.ParamType):  # type: ignore[type-arg]
     """A field of `SamplingParams`, which says what it may be."""
 
@@ -138,8 +143,8 @@ class SamplingValue(click.ParamType):  # type: ignore[type-arg]
         try:
             if isinstance(value, str):
                 return setting_from_text(self.setting, value)
-            if isinstance(value, dict):  # TOML's keys are texts
-                value = {int(key) if key.isdecimal() else key: v for key, v in value.items()}
+            if isinstance(value, dict):
+                value = with_token_ids(value)
             check_setting(self.setting, value)
         except ValueError as error:
             self.fail(str(error).removeprefix(f"{self.setting}: "), param, ctx)
