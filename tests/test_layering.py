@@ -159,6 +159,7 @@ def test_an_isa_folder_includes_only_its_own_and_lower_rows(path):
         "scalar": [],
         "sse41": ["scalar"],
         "avx2": ["sse41", "scalar"],
+        "avxvnni": ["avx2", "sse41", "scalar"],
         "avx512vnni": ["avx2", "sse41", "scalar"],
         "avx512vbmi": ["avx512vnni", "avx2", "sse41", "scalar"],
         "amx": ["avx512vbmi", "avx512vnni", "avx2", "sse41", "scalar"],

@@ -21,9 +21,9 @@ struct CpuidLeaf {
   uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
 };
 
-CpuidLeaf cpuid(uint32_t leaf) {  // all zero where the CPU has no such leaf
+CpuidLeaf cpuid(uint32_t leaf, uint32_t subleaf = 0) {  // all zero where the CPU has no such leaf
   CpuidLeaf r;
-  __get_cpuid_count(leaf, 0, &r.eax, &r.ebx, &r.ecx, &r.edx);
+  __get_cpuid_count(leaf, subleaf, &r.eax, &r.ebx, &r.ecx, &r.edx);
   return r;
 }
 
@@ -52,7 +52,9 @@ bool ask_for_tiles() {
 CpuFeatures detect() {
   const CpuidLeaf leaf1 = cpuid(1);
   const CpuidLeaf leaf7 = cpuid(7);
-  X86Registers found{leaf1.ecx, leaf7.ebx, leaf7.ecx, leaf7.edx, xcr0(leaf1.ecx), true};
+  X86Registers found{
+      leaf1.ecx,       leaf7.ebx, leaf7.ecx, leaf7.edx, leaf7.eax ? cpuid(7, 1).eax : 0,
+      xcr0(leaf1.ecx), true};
   if (x86_features(found).usable & kAmxTile) found.tiles_granted = ask_for_tiles();
   return x86_features(found);
 }
@@ -98,6 +100,7 @@ CpuFeatures x86_features(const X86Registers& r) {
   if (r.leaf1_ecx & (1u << 28)) {  // AVX
     add(r.leaf1_ecx, 29, kYmmState, kF16C);
     add(r.leaf7_ebx, 5, kYmmState, kAvx2);
+    add(r.leaf7_1_eax, 4, kYmmState, kAvxVnni);
   }
   if (r.leaf7_ebx & (1u << 16)) {
     add(r.leaf7_ebx, 16, kZmmState, kAvx512F);
@@ -115,7 +118,7 @@ CpuFeatures x86_features(const X86Registers& r) {
 std::string feature_names(uint32_t features) {
   constexpr const char* kNames[] = {"ssse3",    "sse4.1",   "avx2",     "f16c",       "avx512f",
                                     "avx512bw", "avx512vl", "avx512dq", "avx512vnni", "avx512vbmi",
-                                    "neon",     "amx-tile", "amx-int8"};
+                                    "neon",     "amx-tile", "amx-int8", "avxvnni"};
   std::string text;
   uint32_t bit = 1;
   for (const char* name : kNames) {

@@ -20,6 +20,7 @@ enum CpuFeature : uint32_t {
   kNeon = 1u << 10,
   kAmxTile = 1u << 11,
   kAmxInt8 = 1u << 12,
+  kAvxVnni = 1u << 13,
 };
 
 struct CpuFeatures {
@@ -36,6 +37,7 @@ struct X86Registers {
   uint32_t leaf7_ebx = 0;
   uint32_t leaf7_ecx = 0;
   uint32_t leaf7_edx = 0;
+  uint32_t leaf7_1_eax = 0;    // of subleaf 1
   uint64_t xcr0 = 0;           // register states that the OS saves, 0 without OSXSAVE
   bool tiles_granted = false;  // the process may use AMX tiles
 };

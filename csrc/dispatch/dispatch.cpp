@@ -24,6 +24,9 @@ namespace scalar { KernelTable make_kernel_table(); }
 #if BITINFER_X86
 namespace sse41 { KernelTable make_kernel_table(); }
 namespace avx2 { KernelTable make_kernel_table(); }
+#if BITINFER_AVXVNNI
+namespace avxvnni { KernelTable make_kernel_table(); }
+#endif
 namespace avx512vnni { KernelTable make_kernel_table(); }
 namespace avx512vbmi { KernelTable make_kernel_table(); }
 #if BITINFER_AMX
@@ -55,6 +58,9 @@ constexpr IsaRow kIsaRows[] = {
 #endif
     {"avx512vbmi", kAvx512Row | kAvx512VBMI, &avx512vbmi::make_kernel_table},
     {"avx512vnni", kAvx512Row, &avx512vnni::make_kernel_table},
+#if BITINFER_AVXVNNI
+    {"avxvnni", kAvx2Row | kAvxVnni, &avxvnni::make_kernel_table},
+#endif
     {"avx2", kAvx2Row, &avx2::make_kernel_table},
     {"sse41", kSsse3 | kSse41, &sse41::make_kernel_table},
 #elif BITINFER_ARM64

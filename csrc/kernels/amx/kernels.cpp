@@ -32,7 +32,8 @@ constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in eve
 #include "kernels/avx512vnni/words.h"
 #include "kernels/generic/lane_groups.inl.h"
 #include "kernels/generic/unpack_panel.inl.h"
-#include "kernels/avx512vnni/dot_kernels.inl.h"
+#include "kernels/avx512vnni/dot_words.h"
+#include "kernels/generic/vnni_kernels.inl.h"
 #include "kernels/generic/ternary_gemm.inl.h"
 #include "kernels/amx/tile_micro.inl.h"
 // clang-format on

@@ -7,26 +7,30 @@ constexpr int kHeadRows = 4;
 constexpr int kHeadTokens = 2;
 
 // See ternary_gemm.inl.h. A pair c * a is in -512..508: int16 holds 64 of them.
+// Not inlined: GCC 12 then keeps the sums in registers.
 struct DotMicro {
   static constexpr int kGroups = 1;
   // 2 vectors x 6 tokens of sums, 2 of codes, 1 of activations: 15 registers
   static constexpr int kTokens = 6;
 
   template <int tokens>
-  static BITINFER_INLINE void run(const uint8_t* panel, int64_t /*group_bytes*/, int64_t quads,
+  static BITINFER_SYMBOL void run(const uint8_t* panel, int64_t /*group_bytes*/, int64_t quads,
                                   int rows, const int8_t* a, int64_t a_stride, const int32_t* a_sum,
                                   int32_t* acc, int64_t acc_stride) {
     constexpr int64_t kWidenQuads = 64;
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i sum[tokens][2];
+#pragma GCC unroll 6
     for (int t = 0; t < tokens; ++t) sum[t][0] = sum[t][1] = _mm256_setzero_si256();
     for (int64_t first = 0; first < quads; first += kWidenQuads) {
       const int64_t end = quads - first < kWidenQuads ? quads : first + kWidenQuads;
       __m256i part[tokens][2];
+#pragma GCC unroll 6
       for (int t = 0; t < tokens; ++t) part[t][0] = part[t][1] = _mm256_setzero_si256();
       for (int64_t q = first; q < end; ++q) {
         const __m256i c0 = load32(panel + q * kQuadBytes);
         const __m256i c1 = load32(panel + q * kQuadBytes + 32);
+#pragma GCC unroll 6
         for (int t = 0; t < tokens; ++t) {
           int32_t four;
           __builtin_memcpy(&four, a + t * a_stride + 4 * q, 4);
@@ -49,7 +53,6 @@ struct DotMicro {
     }
   }
 };
-using Micro = DotMicro;
 
 // See gemm_i8.inl.h. |w| * (a with w's sign): |-128| is 128 unsigned, so a pair is at most
 // 2 * 128 * 127 < 32768.

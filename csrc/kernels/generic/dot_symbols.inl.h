@@ -1,6 +1,6 @@
 // The named dot products of an x86 row and their places in its table: on ternary_gemm.inl.h, on
-// gemm_i8.inl.h, on read_streams.inl.h and on the row's i2_dot_lanes. Included inside the namespace
-// of a row (these have external linkage).
+// gemm_i8.inl.h, on read_streams.inl.h and on the row's DotMicro and i2_dot_lanes. Included inside
+// the namespace of a row (these have external linkage).
 #pragma once
 
 BITINFER_SYMBOL void ternary_gemv_dot_i8_i2_i32(const TileStreams& streams, int64_t num_blocks,
@@ -11,36 +11,36 @@ BITINFER_SYMBOL void ternary_gemv_dot_i8_i2_i32(const TileStreams& streams, int6
 
 BITINFER_SYMBOL void ternary_gemv_dot_i8_t3_i32(const TileStreams& streams, int64_t num_blocks,
                                                 const Activation& a) {
-  gemv_by_gemm<Packing::kT3, Micro>(streams, num_blocks, a);
+  gemv_by_gemm<Packing::kT3, DotMicro>(streams, num_blocks, a);
 }
 
 BITINFER_SYMBOL void ternary_gemv_dot_i8_t5_i32(const TileStreams& streams, int64_t num_blocks,
                                                 const Activation& a) {
-  gemv_by_gemm<Packing::kT5, Micro>(streams, num_blocks, a);
+  gemv_by_gemm<Packing::kT5, DotMicro>(streams, num_blocks, a);
 }
 
 BITINFER_SYMBOL void ternary_gemm_i8_i2_i32(const uint8_t* tiles, int64_t num_tiles,
                                             int64_t num_blocks, const int8_t* a, int64_t a_stride,
                                             const int32_t* a_sum, int64_t m, int32_t* acc,
                                             int64_t acc_stride, uint8_t* scratch) {
-  gemm<Packing::kI2, Micro>(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc, acc_stride,
-                            scratch, kGemmPieceK);
+  gemm<Packing::kI2, DotMicro>(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc, acc_stride,
+                               scratch, kGemmPieceK);
 }
 
 BITINFER_SYMBOL void ternary_gemm_i8_t3_i32(const uint8_t* tiles, int64_t num_tiles,
                                             int64_t num_blocks, const int8_t* a, int64_t a_stride,
                                             const int32_t* a_sum, int64_t m, int32_t* acc,
                                             int64_t acc_stride, uint8_t* scratch) {
-  gemm<Packing::kT3, Micro>(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc, acc_stride,
-                            scratch, kGemmPieceK);
+  gemm<Packing::kT3, DotMicro>(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc, acc_stride,
+                               scratch, kGemmPieceK);
 }
 
 BITINFER_SYMBOL void ternary_gemm_i8_t5_i32(const uint8_t* tiles, int64_t num_tiles,
                                             int64_t num_blocks, const int8_t* a, int64_t a_stride,
                                             const int32_t* a_sum, int64_t m, int32_t* acc,
                                             int64_t acc_stride, uint8_t* scratch) {
-  gemm<Packing::kT5, Micro>(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc, acc_stride,
-                            scratch, kGemmPieceK);
+  gemm<Packing::kT5, DotMicro>(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc, acc_stride,
+                               scratch, kGemmPieceK);
 }
 
 BITINFER_SYMBOL void gemm_i8(const int8_t* w, int64_t n, const int8_t* a, int64_t a_stride,

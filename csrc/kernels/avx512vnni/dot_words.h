@@ -1,0 +1,48 @@
+// Dot-product vocabulary of the AVX-512 rows for vnni_kernels.inl.h, after words.h.
+#pragma once
+
+using DotVec = __m512i;
+constexpr int kDotBytes = 64;
+constexpr int kI2DotLanes = 8;
+constexpr int kMicroTokens =
+    12;  // 2 vectors x 12 tokens of sums, 2 of codes, 1 of activations: 27 registers
+constexpr int kHeadRows = 8;
+constexpr int kHeadTokens = 2;
+
+BITINFER_INLINE DotVec load_dot(const void* p) { return load64(p); }
+BITINFER_INLINE DotVec fill_dot_bytes(int x) { return _mm512_set1_epi8(static_cast<char>(x)); }
+BITINFER_INLINE DotVec fill_dot_words(int32_t x) { return _mm512_set1_epi32(x); }
+BITINFER_INLINE DotVec and_dot(DotVec a, DotVec b) { return _mm512_and_si512(a, b); }
+BITINFER_INLINE DotVec xor_dot(DotVec a, DotVec b) { return _mm512_xor_si512(a, b); }
+BITINFER_INLINE DotVec shift_right_4(DotVec a) { return _mm512_srli_epi16(a, 4); }
+BITINFER_INLINE DotVec quarter_words(DotVec a) { return _mm512_srai_epi32(a, 2); }
+// sum + the four products u8 x i8 of each 32-bit lane
+BITINFER_INLINE DotVec dot_add(DotVec sum, DotVec u8, DotVec i8) {
+  return _mm512_dpbusd_epi32(sum, u8, i8);
+}
+
+// out[i] = sum of the 32-bit lanes of v[i], count = 1, 2, 4 or 8: eight are joined by a tree.
+template <int count>
+BITINFER_INLINE void sum_lanes(const DotVec* v, int32_t* out) {
+  if constexpr (count == 8) {
+    __m256i x[8];
+    for (int i = 0; i < 8; ++i) {
+      x[i] = _mm256_add_epi32(_mm512_castsi512_si256(v[i]), _mm512_extracti64x4_epi64(v[i], 1));
+    }
+    for (int i = 0; i < 8; i += 2) x[i / 2] = _mm256_hadd_epi32(x[i], x[i + 1]);
+    for (int i = 0; i < 4; i += 2) x[i / 2] = _mm256_hadd_epi32(x[i], x[i + 1]);
+    const __m256i low = _mm256_permute2x128_si256(x[0], x[1], 0x20);
+    const __m256i high = _mm256_permute2x128_si256(x[0], x[1], 0x31);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_add_epi32(low, high));
+  } else {
+    for (int i = 0; i < count; ++i) out[i] = static_cast<int32_t>(fold_words(v[i]));
+  }
+}
+
+// acc[r] = (a_sum ? -*a_sum : acc[r]) + sum[r] for the first min(rows, 16) lanes.
+BITINFER_INLINE void store_rows(DotVec sum, int rows, const int32_t* a_sum, int32_t* acc) {
+  const __mmask16 exists =
+      static_cast<__mmask16>(rows < 16 ? rows > 0 ? (1u << rows) - 1 : 0u : ~0u);
+  const __m512i start = a_sum ? _mm512_set1_epi32(-*a_sum) : _mm512_maskz_loadu_epi32(exists, acc);
+  _mm512_mask_storeu_epi32(acc, exists, _mm512_add_epi32(start, sum));
+}
