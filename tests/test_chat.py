@@ -11,14 +11,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from test_cli import ENVIRONMENT, assert_one_line_error, run
+from test_cli import ENVIRONMENT, assert_one_line_error, run_inside
 
 from bitinfer.history import History
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pseudo terminals")
 
 CHAT = "from bitinfer.cli import main; main(['chat', *{!r}], prog_name='bitinfer')"
-LONG = ("--temperature", "1.5", "--max-tokens", "900")  # a reply that goes on for seconds
+LONG = ("--temperature", "1.5", "--max-tokens", "900", "--seed", "8")  # 300 words
 
 
 @pytest.fixture
@@ -69,10 +69,10 @@ def test_session_in_a_terminal(terminal, saved, tmp_path) -> None:
 
 
 def begin_story(program) -> None:
-    """Ask for a reply that goes on for seconds, and wait until some words are there."""
+    """Ask for a long reply, and wait until some words are there."""
     program.wait_for_prompt(1)
     program.type("Tell me a story\r")
-    program.wait_for(r">>> Tell me a story\n\w+ \w+ \w+ \w+")
+    program.wait_for(r">>> Tell me a story\n(\S+ ){4}")
 
 
 def test_ctrl_c_stops_the_reply_clears_the_line_and_leaves(terminal, saved) -> None:
@@ -147,6 +147,23 @@ def test_continue_shows_where_it_was_and_goes_on(terminal, saved) -> None:
     assert "\nWhat color is the sky? (2 messages)\n>>> What color is the sky?\nThe sky is" in text
 
 
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (
+            ("--max-tokens", "5"),
+            '[cut at max_tokens 5: ask "go on", or /set max_tokens and /retry]',
+        ),
+        (("--context-length", "40"), "[the context of 40 tokens is full: /clear, or see"),
+    ],
+)
+def test_reply_that_was_cut_says_so_and_how_to_go_on(options, line, terminal) -> None:
+    one = terminal("--temperature", "0", *options)
+    one.wait_for_prompt(1)
+    one.type("Tell me a story\r")
+    assert f"\n{line}" in one.wait_for_prompt(2)
+
+
 def test_no_history_leaves_no_file(terminal, tmp_path) -> None:
     one = terminal("--no-history", "--temperature", "0")
     one.wait_for_prompt(1)
@@ -211,7 +228,7 @@ def test_other_character_sets_are_no_error(terminal) -> None:
 
 def test_piped_input_gets_one_reply_per_line() -> None:
     questions = "What color is the sky?\n\nHi\n/clear\nWhat color is the sky?\n/bye\nHi\n"
-    done = run("chat", "--temperature", 0, "--max-tokens", 20, stdin=questions)
+    done = run_inside("chat", "--temperature", 0, "--max-tokens", 20, stdin=questions)
     lines = done.stdout.splitlines()
     assert done.returncode == 0
     assert len(lines) == 3
@@ -221,7 +238,7 @@ def test_piped_input_gets_one_reply_per_line() -> None:
 
 def test_piped_commands_speak_on_stderr_and_go_on() -> None:
     script = '/nope\n/set temperature 0\n/set top_p 3\n"""\nWhat color\nis the sky?\n"""\n/stats\n'
-    done = run("chat", stdin=script)
+    done = run_inside("chat", stdin=script)
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == 1
     assert "unknown command /nope" in done.stderr
@@ -231,22 +248,22 @@ def test_piped_commands_speak_on_stderr_and_go_on() -> None:
 
 def test_piped_questions_can_be_saved(tmp_path) -> None:
     path = tmp_path / "a file.json"
-    run("chat", "--temperature", 0, stdin=f"What color is the sky?\n/save {path}\n")
+    run_inside("chat", "--temperature", 0, stdin=f"What color is the sky?\n/save {path}\n")
     messages = json.loads(Path(path).read_text())["messages"]
     assert [m["content"] for m in messages] == ["What color is the sky?", "The sky is blue."]
 
 
 def test_same_seed_gives_the_same_conversation() -> None:
-    texts = [run("chat", "--seed", 4, stdin="Hi\nTell me more\n").stdout for _ in range(2)]
+    texts = [run_inside("chat", "--seed", 4, stdin="Hi\nTell me more\n").stdout for _ in range(2)]
     assert texts[0] == texts[1]
 
 
 def test_continue_needs_a_history_and_a_number(tmp_path) -> None:
     path = tmp_path / "h.db"
-    assert_one_line_error(run("chat", "--continue", "--no-history"), "--no-history", code=2)
+    assert_one_line_error(run_inside("chat", "--continue", "--no-history"), "--no-history", code=2)
     options = ("--history", "--history-file", path)
-    assert_one_line_error(run("chat", "--continue", "x", *options), "number", "'x'", code=2)
-    assert_one_line_error(run("chat", "--continue", "7", *options), "number", "7")
-    done = run("chat", *options, "--continue", stdin="")
+    assert_one_line_error(run_inside("chat", "--continue", "x", *options), "number", "'x'", code=2)
+    assert_one_line_error(run_inside("chat", "--continue", "7", *options), "number", "7")
+    done = run_inside("chat", *options, "--continue", stdin="")
     assert (done.returncode, done.stdout) == (0, "")
     assert "new conversation" in done.stderr

@@ -151,6 +151,17 @@ def test_cleared_conversation_is_another_one_in_the_history(history) -> None:
     assert history.list()[0].settings == {"temperature": 0.25}
 
 
+def test_change_of_system_and_settings_is_kept(history) -> None:
+    talk = begin(ScriptedModel(), history)
+    say(talk.ask("one"))
+    talk.system = "Be kind"
+    talk.settings.read("temperature", "0.25")
+    say(talk.ask("two"))
+    (conversation,) = history.list()
+    assert conversation.system == "Be kind"
+    assert conversation.settings == {"temperature": 0.25}
+
+
 def test_loaded_turns_are_kept_and_resumed_ones_go_on(history) -> None:
     talk = begin(ScriptedModel(), history)
     talk.load([Turn("user", "old"), Turn("assistant", "reply")])

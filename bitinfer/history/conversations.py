@@ -137,6 +137,17 @@ class History(HistoryReader):
                 (message_id, _now(), conversation_id),
             )
 
+    def describe(
+        self, conversation_id: int, *, system: str | None, settings: Mapping[str, Any]
+    ) -> None:
+        """Note what a conversation is held with from now on, as in `new_conversation`."""
+        with self._database.writing() as connection:
+            self.conversation(conversation_id)
+            connection.execute(
+                "UPDATE conversation SET system = ?, settings = ? WHERE id = ?",
+                (system and _text(system), json.dumps(settings), conversation_id),
+            )
+
     def rename(self, conversation_id: int, title: str) -> None:
         """Give a conversation another title."""
         with self._database.writing() as connection:

@@ -77,6 +77,18 @@ class Prompt:
             self._hint = FormattedText()  # it was understood
             return unquoted(text)
 
+    def give_up(self, error: BaseException) -> None:
+        """End `ask` with an exception; may be called by a signal's handler."""
+        app = self._session.app
+
+        def leave() -> None:
+            if app.is_running and not app.is_done:
+                app.exit(exception=error)
+
+        if not app.is_running or app.loop is None:
+            raise error
+        app.loop.call_soon_threadsafe(leave)  # raised here, it would meet the event loop's inside
+
     def _keys(self) -> KeyBindings:
         keys = KeyBindings()
 

@@ -44,7 +44,7 @@ class PipedChat(Chat):
             self.say_stats()
 
 
-def read_stdin(_: str) -> str | None:
+def read_stdin() -> str | None:
     """The next question of stdin: a line, or several between triple quotes; None at its end."""
     text = sys.stdin.readline()
     while is_open(text) and (line := sys.stdin.readline()):

@@ -26,12 +26,13 @@ class Recorder:
         settings: Callable[[], Mapping[str, Any]],
         warn: Callable[[str], None],
     ) -> None:
-        """Keep in ``history``; ``settings`` gives those that a conversation begins with."""
+        """Keep in ``history``; ``settings`` gives those that are in force."""
         self._history = history
         self._model = model
         self._settings = settings
         self._warn = warn
         self._conversation: int | None = None
+        self._held_with: tuple[str | None, dict[str, Any]] | None = None  # as it was last noted
 
     def resume(self, conversation: int) -> None:
         """Add to a conversation that is there."""
@@ -45,10 +46,14 @@ class Recorder:
         """Add a message after ``parent``; its id, or None where nothing is kept."""
 
         def add(history: History) -> int:
+            held_with = (system, dict(self._settings()))
             if self._conversation is None:
                 self._conversation = history.new_conversation(
-                    model=self._model, system=system, settings=self._settings()
+                    model=self._model, system=held_with[0], settings=held_with[1]
                 )
+            elif held_with != self._held_with:
+                history.describe(self._conversation, system=held_with[0], settings=held_with[1])
+            self._held_with = held_with
             return history.add_message(self._conversation, role, text, parent)
 
         return self._try(add)

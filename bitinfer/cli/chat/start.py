@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bitinfer.cli.chat.loop import Ask, Chat
+from bitinfer.cli.chat.loop import Chat
 from bitinfer.cli.chat.piped import PipedChat, read_stdin
 from bitinfer.cli.chat.recorder import Recorder
 from bitinfer.cli.chat.session import Session, Turn
@@ -84,27 +84,25 @@ def run_chat(
         interruptible=interrupts.allowed,
     )
     on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
-
-    def ask(prefill: str) -> str | None:
-        with interrupts.allowed():
-            return ask_here(prefill)
-
-    chat = Chat(session, ask) if on_terminal else PipedChat(session, ask)
-    ask_here = _prompt(chat, typed) if on_terminal else read_stdin
+    chat = _on_terminal(session, typed, interrupts) if on_terminal else _piped(session, interrupts)
     if conversation is not None and history is not None:
         messages = history.messages(conversation.id)
         session.resume(conversation.id, [Turn(m.role, m.content, m.id) for m in messages])
+    warm_up = threading.Thread(target=_warm_up, args=(model,))
     if on_terminal:
         chat.say(f"{title(model)}\n{hint(model)}")
         if conversation is not None:
             chat.show_last(conversation.title)
-        threading.Thread(target=_warm_up, args=(model,)).start()
+        warm_up.start()
     try:
         chat.run()
     except OSError as error:
         if error.errno != errno.EIO:
             raise
         raise SystemExit(1) from None  # the terminal is gone: there is nobody to tell
+    finally:
+        if on_terminal:
+            warm_up.join()  # it uses the model
 
 
 def _warm_up(model: Model) -> None:
@@ -115,11 +113,28 @@ def _warm_up(model: Model) -> None:
         model.encode_chat([{"role": "user", "content": "Hi"}])
 
 
-def _prompt(chat: Chat, typed: Path | None) -> Ask:
+def _piped(session: Session, interrupts: Interrupts) -> Chat:
+    def ask(_: str) -> str | None:
+        with interrupts.allowed():
+            return read_stdin()
+
+    return PipedChat(session, ask)
+
+
+def _on_terminal(session: Session, typed: Path | None, interrupts: Interrupts) -> Chat:
     from bitinfer.cli.chat.completer import CommandCompleter
     from bitinfer.cli.chat.input import Prompt
 
-    return Prompt(CommandCompleter(), history_file=typed, say=click.echo).ask
+    prompt = Prompt(CommandCompleter(), history_file=typed, say=click.echo)
+
+    def ask(prefill: str) -> str | None:
+        try:
+            with interrupts.allowed(prompt.give_up):
+                return prompt.ask(prefill)
+        except KeyboardInterrupt:
+            return ""  # it came just after the reply that it was meant for
+
+    return Chat(session, ask)
 
 
 def _kept_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

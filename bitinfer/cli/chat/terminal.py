@@ -70,10 +70,12 @@ class Interrupts:
 
     def __init__(self) -> None:
         """Handle the signals from now on; `close` gives them back."""
-        self._open = False
+        self._hear: Callable[[BaseException], None] | None = None
         self._waiting: int | None = None
         self._before = {
-            number: signal.signal(number, self._handle) for number in (signal.SIGINT, *_LEAVING)
+            number: signal.signal(number, self._handle)
+            for number in (signal.SIGINT, *_LEAVING)
+            if signal.getsignal(number) is not signal.SIG_IGN  # nohup
         }
 
     def close(self) -> None:
@@ -82,24 +84,29 @@ class Interrupts:
             signal.signal(number, handler)
 
     @contextmanager
-    def allowed(self) -> Iterator[None]:
-        """Signals become exceptions in here: KeyboardInterrupt, or SystemExit."""
-        self._open = True
+    def allowed(self, hear: Callable[[BaseException], None] | None = None) -> Iterator[None]:
+        """Signals become exceptions in here: KeyboardInterrupt, or SystemExit.
+
+        They are raised where the program is, or given to ``hear``.
+        """
+        self._hear = hear or _raise
         try:
-            self._raise()
+            self._tell()
             yield
         finally:
-            self._open = False
+            self._hear = None
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         if self._waiting not in _LEAVING:  # Ctrl-C does not replace a request to end
             self._waiting = number
-        if self._open:
-            self._raise()
+        self._tell()
 
-    def _raise(self) -> None:
+    def _tell(self) -> None:
+        if self._hear is None or self._waiting is None:
+            return
         number, self._waiting = self._waiting, None
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
-        if number is not None:
-            raise SystemExit(128 + number)
+        self._hear(KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number))
+
+
+def _raise(error: BaseException) -> None:
+    raise error
