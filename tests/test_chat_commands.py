@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from chat_model import ScriptedModel
@@ -101,6 +102,11 @@ def test_help_names_every_command_and_fits_80_columns(talk) -> None:
     said = talk.do("/help")
     assert all(f"/{name}" in said for name in commands.COMMANDS)
     assert max(map(len, said.splitlines())) <= 80
+
+
+def test_docs_show_the_help() -> None:
+    page = Path(__file__).resolve().parent.parent / "docs" / "chat.md"
+    assert "\n".join(commands.help_lines()) in page.read_text(encoding="utf-8")
 
 
 def test_settings_take_effect_are_listed_and_reset(talk) -> None:
