@@ -86,7 +86,7 @@ class MarkdownWriter:
         if start_s < self._due_s:
             return
         size = self._get_size()
-        self._region.write(*self._document.take(size.columns, size.lines - 1))
+        self._region.write(*self._document.take(size.columns, max(size.lines - 1, 1)))
         end_s = self._clock()
         pause_s = max(_REDRAW_S, (end_s - start_s) * _REDRAW_SHARE)
         self._due_s = end_s + min(pause_s, _LONGEST_WAIT_S)
