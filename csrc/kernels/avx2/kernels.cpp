@@ -31,6 +31,7 @@ constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in eve
 #include "kernels/generic/ternary_gemv_addsub_t3.inl.h"
 #include "kernels/avx2/ternary_gemv_i2.inl.h"
 #include "kernels/generic/unpack_panel.inl.h"
+#include "kernels/generic/unpack_t5.inl.h"
 #include "kernels/avx2/micro_kernels.inl.h"
 #include "kernels/generic/ternary_gemm.inl.h"
 #include "kernels/generic/gemm_i8.inl.h"

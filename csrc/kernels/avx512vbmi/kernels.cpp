@@ -1,4 +1,5 @@
-// The avx512vbmi row: t5 by 128-entry table look-ups. Everything else is the avx512vnni row's.
+// The avx512vbmi row: t5 by 128-entry table look-ups, for sums and for unpacking. Everything else
+// is the avx512vnni row's.
 //
 // GCC 12 takes the headers' undefined vectors for a mistake of ours (GCC bug 105593).
 #pragma GCC diagnostic push
@@ -33,6 +34,11 @@ constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in eve
 #include "kernels/generic/lane_groups.inl.h"
 #include "kernels/avx512vbmi/ternary_gemv_t5.inl.h"
 #include "kernels/avx512vbmi/build_tables_t5.inl.h"
+#include "kernels/generic/unpack_panel.inl.h"
+#include "kernels/avx512vbmi/unpack_t5.inl.h"
+#include "kernels/avx512vnni/dot_words.h"
+#include "kernels/generic/vnni_kernels.inl.h"
+#include "kernels/generic/ternary_gemm.inl.h"
 // clang-format on
 
 }  // namespace
@@ -48,12 +54,27 @@ BITINFER_SYMBOL void ternary_gemv_addsub_i8_t5_i32(const TileStreams& streams, i
                          [&](const auto& lanes) { t5_lanes(lanes, num_blocks, a.tables); });
 }
 
+BITINFER_SYMBOL void ternary_gemv_dot_i8_t5_i32(const TileStreams& streams, int64_t num_blocks,
+                                                const Activation& a) {
+  gemv_by_gemm<Packing::kT5, DotMicro>(streams, num_blocks, a);
+}
+
+BITINFER_SYMBOL void ternary_gemm_i8_t5_i32(const uint8_t* tiles, int64_t num_tiles,
+                                            int64_t num_blocks, const int8_t* a, int64_t a_stride,
+                                            const int32_t* a_sum, int64_t m, int32_t* acc,
+                                            int64_t acc_stride, uint8_t* scratch) {
+  gemm<Packing::kT5, DotMicro>(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc, acc_stride,
+                               scratch, kGemmPieceK);
+}
+
 KernelTable make_kernel_table() {
   constexpr int kT5 = static_cast<int>(Packing::kT5);
   KernelTable table = avx512vnni::make_kernel_table();
   table.gemv_addsub[kT5] = ternary_gemv_addsub_i8_t5_i32;
   table.build_tables[kT5] = build_tables_i8_t5;
   table.table_bytes[kT5] = kT5TableBytes;
+  table.gemv_dot[kT5] = ternary_gemv_dot_i8_t5_i32;
+  table.gemm[kT5] = ternary_gemm_i8_t5_i32;
   table.auto_family[kT5] = GemvFamily::kAddsub;
   table.auto_packing = Packing::kT5;
   return table;

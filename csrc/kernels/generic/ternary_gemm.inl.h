@@ -6,8 +6,8 @@
 //   kGroups, kTokens   the most groups of 16 rows and tokens that its kernel takes
 //   run<tokens>(panel, group_bytes, quads, rows, a, a_stride, a_sum, acc, acc_stride)
 // which writes acc[t][r] = (a_sum ? -a_sum[t] : acc[t][r]) + sum_k c * a for kGroups groups, of
-// which the first `rows` rows exist; tokens is kTokens, half of it, ... or 1. Included inside the
-// anonymous namespace of a row.
+// which the first `rows` rows exist; tokens is kTokens, half of it (rounded up), ... or 1. Included
+// inside the anonymous namespace of a row.
 #pragma once
 
 // 64 rows of it are 240 KiB, half of kGemmScratchBytes: a second-level cache holds them. A whole
@@ -44,11 +44,11 @@ struct Constant {
   static constexpr int value = n;
 };
 
-// As many tokens as fit at once, then half as many, ... down to one.
+// As many tokens as fit at once, then half as many (rounded up), ... down to one.
 template <int tokens, typename Fn>
 BITINFER_INLINE void for_each_token_block(int64_t done, int64_t m, const Fn& fn) {
   for (; m - done >= tokens; done += tokens) fn(Constant<tokens>(), done);
-  if constexpr (tokens > 1) for_each_token_block<tokens / 2>(done, m, fn);
+  if constexpr (tokens > 1) for_each_token_block<(tokens + 1) / 2>(done, m, fn);
 }
 
 template <Packing packing, typename Micro>
