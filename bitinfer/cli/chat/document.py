@@ -7,6 +7,7 @@ changes neither. All rows together are those of `ChatMarkdown` for the whole tex
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from markdown_it.token import Token
@@ -28,13 +29,24 @@ class Block(NamedTuple):
         """Whether it is a list of any kind."""
         return self.tokens[0].type.endswith("_list_open")
 
-    def parts(self) -> list[RenderableType]:
-        """What can be rendered alone: items of a list, lines of fenced code, else the block."""
+    def num_parts(self) -> int:
+        """How many `parts` there are."""
         if self.is_list:
-            return [ChatMarkdown(item) for item in _items(self.tokens)]
+            return sum(t.type == "list_item_open" and t.level == 1 for t in self.tokens)
         if self.tokens[0].type == "fence":
-            return [*code_lines(self.tokens[0])]
-        return [ChatMarkdown(self.tokens)]
+            return self.tokens[0].content.count("\n") + 2  # the fences are lines too
+        return 1
+
+    def parts(self, start: int = 0) -> list[RenderableType]:
+        """What can be rendered alone: items of a list, lines of fenced code, else the block.
+
+        The first ``start`` are left out.
+        """
+        if self.is_list:
+            return [ChatMarkdown.of(item) for item in islice(_items(self.tokens), start, None)]
+        if self.tokens[0].type == "fence":
+            return [*code_lines(self.tokens[0])[start:]]
+        return [] if start else [ChatMarkdown.of(self.tokens)]
 
 
 class MarkdownDocument:
@@ -64,7 +76,7 @@ class MarkdownDocument:
         if complete:
             lines = self._text.split("\n")
             self._text = "\n".join(lines[complete[-1].first_line :])
-            ready = len(complete[-1].parts()) - 1 - self._given  # the last part may change
+            ready = complete[-1].num_parts() - 1 - self._given  # the last part may change
         working = self._working()
         while ready > 0 and (complete[-1].is_list or sum(map(len, working)) > most_rows):
             settled += working.pop(0)
@@ -96,7 +108,7 @@ class MarkdownDocument:
 
     def _parts(self, block: Block, given: int, begun: bool) -> list[Rows]:
         """Rows of each part of a block after the first ``given``."""
-        parts = [self._rows(part) for part in block.parts()[given:]]
+        parts = [self._rows(part) for part in block.parts(given)]
         if begun and not given:
             parts[0].insert(0, "")
         return parts

@@ -8,6 +8,7 @@ colours are the terminal's own (so that light and dark backgrounds both work).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -79,11 +80,18 @@ def parse(text: str) -> list[Token]:
 
 
 class ChatMarkdown(markdown.Markdown):
-    """Markdown as the chat shows it, of a text or of tokens of `parse`."""
+    """Markdown as the chat shows it."""
 
-    def __init__(self, source: str | list[Token]) -> None:
+    def __init__(self, text: str) -> None:
         super().__init__("", hyperlinks=False, justify="default")
-        self.parsed = parse(source) if isinstance(source, str) else source
+        self.parsed = parse(text)
+
+    @classmethod
+    def of(cls, tokens: list[Token]) -> ChatMarkdown:
+        """Some tokens of `parse`."""
+        made = copy(_BLANK)  # rich's own constructor makes a parser, which takes a millisecond
+        made.parsed = tokens
+        return made
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         rendered = iter(super().__rich_console__(console, options))
@@ -98,10 +106,8 @@ def _tame(token: Token) -> None:
     """Make a token's texts safe, its line breaks real, and links say their address once."""
     token.content = printable(token.content)
     token.info = printable(token.info)
-    token.attrs = {
-        key: printable(value) if isinstance(value, str) else value
-        for key, value in token.attrs.items()
-    }
+    for key, value in token.attrs.items():
+        token.attrs[key] = printable(value) if isinstance(value, str) else value
     for child in token.children or ():
         _tame(child)
         if child.type == "softbreak":  # poems and addresses; models wrap no prose
@@ -242,3 +248,4 @@ ChatMarkdown.elements = {
     "ordered_list_open": ListElement,
     "table_open": TableElement,
 }
+_BLANK = ChatMarkdown("")
