@@ -218,8 +218,9 @@ std::vector<std::string> dispatch_notes() {
 
 GemvChoice gemv_of(const KernelTable& table, Packing packing, GemvFamily family) {
   const int p = static_cast<int>(packing);
-  if (family == GemvFamily::kDot) return {family, table.gemv_dot[p], false};
-  return {family, table.gemv_addsub[p], table.build_tables[p] != nullptr};
+  const int64_t tokens = family == table.auto_family[p] ? table.gemv_tokens[p] : 1;
+  if (family == GemvFamily::kDot) return {family, table.gemv_dot[p], tokens, false};
+  return {family, table.gemv_addsub[p], tokens, table.build_tables[p] != nullptr};
 }
 
 GemvChoice gemv_for(Packing packing) {

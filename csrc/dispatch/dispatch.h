@@ -22,7 +22,8 @@ struct IsaStatus {
 struct GemvChoice {
   GemvFamily family;
   GemvFn fn;
-  bool needs_tables;  // Activation::tables must be filled by active_table().build_tables[packing]
+  int64_t most_tokens;  // up to as many take a GEMV each; more, a GEMM
+  bool needs_tables;    // Activation::tables must be filled by active_table().build_tables[packing]
 };
 
 std::vector<IsaStatus> isa_report();                   // every row of this architecture, best first

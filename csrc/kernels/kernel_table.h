@@ -66,6 +66,8 @@ using GemmI8Fn = void (*)(const int8_t* w, int64_t n, const int8_t* a, int64_t a
 // The memory roofline.
 using ReadStreamsFn = uint32_t (*)(const uint8_t* data, int64_t bytes, int num_streams);
 
+constexpr int64_t kMaxGemvTokens = 4;
+
 enum class GemvFamily : int { kAddsub = 0, kDot = 1 };
 
 struct KernelTable {
@@ -75,7 +77,9 @@ struct KernelTable {
   BuildTablesFn build_tables[kNumPackings];  // for gemv_addsub; null where it needs none
   int64_t table_bytes[kNumPackings];         // per K-block, 0 where build_tables is null
   GemvFamily auto_family[kNumPackings];      // what BITINFER_GEMV=auto takes, by benchmark records
-  Packing auto_packing;                      // what packing="auto" takes, by benchmark records
+  int64_t gemv_tokens[kNumPackings];  // up to as many, a GEMV of auto_family for each is faster
+                                      // than a GEMM, by benchmark records; 1..kMaxGemvTokens
+  Packing auto_packing;  // what packing="auto" takes, by benchmark records
   GemmI8Fn gemm_i8;
   ReadStreamsFn read_streams;
   FloatKernels f32;

@@ -21,14 +21,14 @@ int64_t widest_row(const DecoderSpec& s) {
   return std::max({s.hidden_size, s.q_dim(), s.intermediate_size});
 }
 
-// Look-up tables of the widest row on the row of kernels that needs most, since the row may change
-// between calls.
+// Look-up tables of as many rows of activations as a GEMV takes, the widest ones, on the row of
+// kernels that needs most, since the row may change between calls.
 int64_t most_table_bytes(const DecoderSpec& s, Packing packing) {
   int64_t most = 0;
   for (const std::string& isa : available_isas()) {
     most = std::max(most, table_of(isa).table_bytes[static_cast<int>(packing)]);
   }
-  return most * num_blocks(packing, widest_row(s));
+  return kMaxGemvTokens * most * num_blocks(packing, widest_row(s));
 }
 
 ThreadScratch make_scratch(const DecoderSpec& s, Packing packing, int64_t max_tokens) {

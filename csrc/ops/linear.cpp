@@ -35,17 +35,27 @@ void epilogue(const OpContext& ctx, const LinearOutput& out, const int32_t* acc,
   fn(acc, n, act_scale, out.layer->weight_scale, bias_at(*out.layer, row), y + row);
 }
 
-// The row that a GEMV reads, with look-up tables where it needs them: each thread builds its own,
-// as lines written by another core come slower than they are computed.
-Activation activation(const OpContext& ctx, const QuantizedRows& a, ThreadScratch* scratch) {
-  if (!ctx.gemv.needs_tables) return {a.codes, a.sums[0], nullptr};
-  if (scratch->tables_version != a.version) {
-    const int packing = static_cast<int>(ctx.packing);
-    ctx.kernels->build_tables[packing](a.codes, 0, num_blocks(ctx.packing, a.k),
-                                       scratch->tables.data());
+// Sums of every row of activations in turn: for few rows, tiles from the cache are read again
+// sooner than a GEMM unpacks them. Look-up tables are each thread's own, as lines written by
+// another core come slower than they are computed. done(m) takes the sums of row m.
+template <typename Done>
+void gemv_rows(const OpContext& ctx, const QuantizedRows& a, const TileStreams& streams,
+               ThreadScratch* scratch, const Done& done) {
+  const int packing = static_cast<int>(ctx.packing);
+  const int64_t blocks = num_blocks(ctx.packing, a.k);
+  const int64_t bytes = ctx.gemv.needs_tables ? blocks * ctx.kernels->table_bytes[packing] : 0;
+  if (bytes && scratch->tables_version != a.version) {
+    for (int64_t m = 0; m < a.m; ++m) {
+      ctx.kernels->build_tables[packing](a.codes + m * a.stride, 0, blocks,
+                                         scratch->tables.data() + m * bytes);
+    }
     scratch->tables_version = a.version;
   }
-  return {a.codes, a.sums[0], scratch->tables.data()};
+  for (int64_t m = 0; m < a.m; ++m) {
+    ctx.gemv.fn(streams, blocks,
+                {a.codes + m * a.stride, a.sums[m], scratch->tables.data() + m * bytes});
+    done(m);
+  }
 }
 
 void gemv_task(const OpContext& ctx, const QuantizedRows& a, const LinearOutput& out,
@@ -54,12 +64,14 @@ void gemv_task(const OpContext& ctx, const QuantizedRows& a, const LinearOutput&
   ThreadScratch& scratch = (*ctx.scratch)[static_cast<std::size_t>(thread)];
   TileStreams streams{};
   add_streams(&streams, w, runs, scratch.acc.data());
-  ctx.gemv.fn(streams, num_blocks(w.packing, w.k), activation(ctx, a, &scratch));
-  const int64_t rows = runs.tiles * layout(w.packing).tile_rows;
-  for (int r = 0; r < runs.count; ++r) {
-    const int64_t row = runs.first[r] * layout(w.packing).tile_rows;
-    epilogue(ctx, out, streams.acc[r], row, valid_rows(w, row, rows), a.scales[0], out.y);
-  }
+  const int64_t tile_rows = layout(w.packing).tile_rows;
+  gemv_rows(ctx, a, streams, &scratch, [&](int64_t m) {
+    for (int r = 0; r < runs.count; ++r) {
+      const int64_t row = runs.first[r] * tile_rows;
+      epilogue(ctx, out, streams.acc[r], row, valid_rows(w, row, runs.tiles * tile_rows),
+               a.scales[m], out.y + m * out.y_stride);
+    }
+  });
 }
 
 int64_t weight_bytes(const PackedTernary& w) { return packed_bytes(w.packing, w.n, w.k); }
@@ -82,7 +94,7 @@ void gemv(const OpContext& ctx, const QuantizedRows& a, const LinearOutput* outp
 }
 
 void gated_gemv(const OpContext& ctx, const QuantizedRows& a, const Linear& gate, const Linear& up,
-                HiddenAct act, float* y) {
+                HiddenAct act, float* y, int64_t y_stride) {
   const GemvPlan plan = plan_gemv(ctx, gate.w, kStreams / 2);
   const int64_t tile_rows = layout(gate.w.packing).tile_rows;
   const FloatKernels& f32 = ctx.kernels->f32;
@@ -94,16 +106,18 @@ void gated_gemv(const OpContext& ctx, const QuantizedRows& a, const Linear& gate
     TileStreams streams{};
     add_streams(&streams, gate.w, runs, scratch.acc.data());
     add_streams(&streams, up.w, runs, scratch.acc.data());
-    ctx.gemv.fn(streams, num_blocks(gate.w.packing, gate.w.k), activation(ctx, a, &scratch));
     float* g = scratch.row.data();
     float* u = g + runs.tiles * tile_rows;
-    for (int r = 0; r < runs.count; ++r) {
-      const int64_t row = runs.first[r] * tile_rows,
-                    n = valid_rows(gate.w, row, runs.tiles * tile_rows);
-      f32.scale(streams.acc[r], n, a.scales[0], gate.weight_scale, bias_at(gate, row), g);
-      f32.scale(streams.acc[runs.count + r], n, a.scales[0], up.weight_scale, bias_at(up, row), u);
-      multiply(g, u, n, y + row);
-    }
+    gemv_rows(ctx, a, streams, &scratch, [&](int64_t m) {
+      for (int r = 0; r < runs.count; ++r) {
+        const int64_t row = runs.first[r] * tile_rows;
+        const int64_t n = valid_rows(gate.w, row, runs.tiles * tile_rows);
+        const int32_t* acc_up = streams.acc[runs.count + r];
+        f32.scale(streams.acc[r], n, a.scales[m], gate.weight_scale, bias_at(gate, row), g);
+        f32.scale(acc_up, n, a.scales[m], up.weight_scale, bias_at(up, row), u);
+        multiply(g, u, n, y + m * y_stride + row);
+      }
+    });
   });
 }
 
@@ -166,12 +180,12 @@ void gated_gemm(const OpContext& ctx, const QuantizedRows& a, const Linear& gate
 }  // namespace
 
 void linear(const OpContext& ctx, const QuantizedRows& a, const LinearOutput* outputs, int count) {
-  (a.m == 1 ? gemv : gemm)(ctx, a, outputs, count);
+  (a.m <= ctx.gemv.most_tokens ? gemv : gemm)(ctx, a, outputs, count);
 }
 
 void gated_linear(const OpContext& ctx, const QuantizedRows& a, const Linear& gate,
                   const Linear& up, HiddenAct act, float* y, int64_t y_stride) {
-  if (a.m == 1) return gated_gemv(ctx, a, gate, up, act, y);
+  if (a.m <= ctx.gemv.most_tokens) return gated_gemv(ctx, a, gate, up, act, y, y_stride);
   gated_gemm(ctx, a, gate, up, act, y, y_stride);
 }
 

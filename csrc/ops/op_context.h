@@ -16,7 +16,7 @@ struct ThreadScratch {
   AlignedBuffer<uint8_t> gemm;    // kGemmScratchBytes
   AlignedBuffer<int32_t> acc;     // integer sums of one task
   AlignedBuffer<float> row;       // float results of one task, and rows of attention
-  AlignedBuffer<uint8_t> tables;  // look-up tables of the row of QuantizedRows::version
+  AlignedBuffer<uint8_t> tables;  // look-up tables of the rows of QuantizedRows::version
   int64_t tables_version = 0;
 };
 

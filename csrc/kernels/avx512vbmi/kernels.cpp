@@ -76,6 +76,7 @@ KernelTable make_kernel_table() {
   table.gemv_dot[kT5] = ternary_gemv_dot_i8_t5_i32;
   table.gemm[kT5] = ternary_gemm_i8_t5_i32;
   table.auto_family[kT5] = GemvFamily::kAddsub;
+  table.gemv_tokens[kT5] = kMaxGemvTokens;
   table.auto_packing = Packing::kT5;
   return table;
 }

@@ -56,6 +56,7 @@ KernelTable make_kernel_table() {
   table.auto_family[kI2] = GemvFamily::kDot;
   table.auto_family[kT3] = GemvFamily::kAddsub;
   table.auto_family[kT5] = GemvFamily::kDot;
+  table.gemv_tokens[kT5] = 1;  // its GEMV is a GEMM
   table.auto_packing = Packing::kT3;
   table.gemm_i8 = gemm_i8;
   table.read_streams = read_streams;

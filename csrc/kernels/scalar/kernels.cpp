@@ -127,6 +127,7 @@ KernelTable make_kernel_table() {
   t.gemm[1] = ternary_gemm_i8_t3_i32;
   t.gemm[2] = ternary_gemm_i8_t5_i32;
   for (GemvFamily& family : t.auto_family) family = GemvFamily::kAddsub;
+  for (int64_t& tokens : t.gemv_tokens) tokens = kMaxGemvTokens;
   t.auto_packing = Packing::kT5;
   t.gemm_i8 = gemm_i8;
   t.read_streams = read_streams;
