@@ -11,8 +11,10 @@ import pytest
 
 from bitinfer import _core
 
-# A shell starts background jobs with SIGINT ignored, which the programs under test would inherit.
+# A shell starts background jobs with SIGINT ignored, nohup with SIGHUP, which the programs under test
+# would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # No test reads the settings or writes into the history of whoever runs it.
 os.environ["BITINFER_CONFIG"] = os.devnull

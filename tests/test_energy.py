@@ -90,7 +90,8 @@ def test_a_counter_that_vanishes_gives_nothing_more(tmp_path):
     assert counter.joules() is None
 
 
-POWERMETRICS = """#!{python}
+POWERMETRICS = """#!/bin/sh
+exec '{python}' - "$@" <<'END'
 import sys
 assert sys.argv[1:3] == ["--samplers", "cpu_power"], sys.argv
 for elapsed, power in ((100.0, 2000), (102.5, 4000)):
@@ -98,6 +99,7 @@ for elapsed, power in ((100.0, 2000), (102.5, 4000)):
     print("**** Processor usage ****\\n\\nE-Cluster Power: 7 mW")
     print(f"CPU Power: {{power}} mW\\nGPU Power: 9 mW", flush=True)
 print("done", flush=True)
+END
 """
 
 
