@@ -11,8 +11,8 @@ import pytest
 
 from bitinfer import _core
 
-# A shell starts background jobs with SIGINT ignored, nohup with SIGHUP, which the programs under test
-# would inherit.
+# A shell starts background jobs with SIGINT ignored, nohup with SIGHUP; the programs under test
+# would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 

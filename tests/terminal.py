@@ -20,6 +20,8 @@ class Terminal:
     def __init__(
         self, command: Sequence[str], environment: Mapping[str, str], columns: int = 80
     ) -> None:
+        sizes = ("COLUMNS", "LINES")  # pytest-xdist sets them; they would hide the terminal's own
+        variables = {name: value for name, value in environment.items() if name not in sizes}
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         self._process = subprocess.Popen(
@@ -27,7 +29,7 @@ class Terminal:
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            env={**environment, "TERM": environment.get("TERM", "xterm")},
+            env={"TERM": "xterm"} | variables,
             start_new_session=True,
         )
         os.close(slave)

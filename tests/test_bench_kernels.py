@@ -11,6 +11,8 @@ import pytest
 from bitinfer import _core, runtime
 
 SCRIPT = Path(__file__).resolve().parent.parent / "benchmarks" / "bench_kernels.py"
+# pytest-xdist would switch the measuring off, if it is what runs this test.
+ENVIRONMENT = {name: v for name, v in os.environ.items() if not name.startswith("PYTEST_XDIST")}
 QUICK = ["--benchmark-max-time=0.001", "--benchmark-min-rounds=1", "--benchmark-warmup=off"]
 
 
@@ -21,7 +23,7 @@ def runs(tmp_path_factory):
     out = tmp_path_factory.mktemp("kernels") / "out.json"
     done = subprocess.run(
         [sys.executable, SCRIPT, "--short", *QUICK, "-k", isa, "--json", out],
-        env={**os.environ, "BITINFER_NUM_THREADS": "1"},
+        env={**ENVIRONMENT, "BITINFER_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=120,
