@@ -1,11 +1,12 @@
 // The one persistent thread pool: the only threading of the native code.
 //
-// parallel_for cuts [begin, end) into chunks of `grain` that the caller and the workers take from
-// one atomic counter, so slow cores do not hold fast ones back. Workers spin briefly for the next
-// job, then park. Results must not depend on which thread runs a chunk. One job at a time:
-// concurrent callers queue on a mutex. Not reentrant. Every chunk runs in the default
-// floating-point mode (round to nearest, subnormals kept), whatever the caller's is. A forked child
-// starts with no workers and makes new ones when it needs them.
+// parallel_for cuts [begin, end) into chunks of `grain` and gives the caller and each worker an
+// even share of neighbouring ones; who has done its share takes from the others', so slow cores do
+// not hold fast ones back. Workers spin briefly for the next job, then park. Results must not
+// depend on which thread runs a chunk. One job at a time: concurrent callers queue on a mutex. Not
+// reentrant. Every chunk runs in the default floating-point mode (round to nearest, subnormals
+// kept), whatever the caller's is. A forked child starts with no workers and makes new ones when it
+// needs them.
 #pragma once
 
 #include <cstdint>
