@@ -79,7 +79,7 @@ struct KernelTable {
   GemvFamily auto_family[kNumPackings];      // what BITINFER_GEMV=auto takes, by benchmark records
   int64_t gemv_tokens[kNumPackings];  // up to as many, a GEMV of auto_family for each is faster
                                       // than a GEMM, by benchmark records; 1..kMaxGemvTokens
-  Packing auto_packing;  // what packing="auto" takes, by benchmark records
+  Packing auto_packing;               // what packing="auto" takes, by benchmark records
   GemmI8Fn gemm_i8;
   ReadStreamsFn read_streams;
   FloatKernels f32;
