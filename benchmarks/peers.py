@@ -236,6 +236,7 @@ def main() -> None:
     context = max(args.prompt_tokens, args.generated_tokens + 1) + 1
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.gguf or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
         programs = [bitinfer_program(model, args.threads, context) for model in args.models]
         for form in TERNARY_TYPES:
             path = folder / f"{args.models[0].name}-{form}.gguf"
