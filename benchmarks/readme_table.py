@@ -1,4 +1,4 @@
-"""Write README's table of measured figures from the newest record; ``make docs`` runs it."""
+"""Write README's tables of measured figures from the newest records; ``make docs`` runs it."""
 
 from __future__ import annotations
 
@@ -54,17 +54,48 @@ def table(path: Path) -> str:
     return "\n".join(lines)
 
 
-def with_table(readme: str, figures: str) -> str:
+def peers_table(path: Path) -> str:
+    """A Markdown table of programs that took turns: one row each, decode and prefill side by side."""
+    records: list[dict[str, Any]] = json.loads(path.read_text())
+    by_program: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for record in records:
+        by_program.setdefault((record["program"], record["form"]), {})[record["phase"]] = record
+    lengths = {record["phase"]: record["tokens"] for record in records}
+    first = records[0]
+    lines = [
+        f"Beside llama.cpp, in turn on the same weights with {first['threads']} threads "
+        f"([record](benchmarks/records/peers/{path.name})); in brackets, by how much the first row is "
+        "the faster:",
+        "",
+        f"| program | weights | decode {lengths['decode']} | prefill {lengths['prefill']} |",
+        "| --- | --- | ---: | ---: |",
+    ]
+    for (program, form), phases in by_program.items():
+        rates = [
+            f"{phases[phase]['tokens_per_s']:.1f} tok/s ({phases[phase]['ratio']:.1f})"
+            for phase in ("decode", "prefill")
+        ]
+        lines.append(f"| {program} | `{form}` | {' | '.join(rates)} |")
+    return "\n".join(lines)
+
+
+def figures() -> str:
+    """All that stands between the marks."""
+    peers = newest_record(HERE / "records" / "peers")
+    return f"{table(newest_record())}\n\n{peers_table(peers)}"
+
+
+def with_table(readme: str, text: str) -> str:
     """README's text with the part between the marks replaced."""
     before, _, rest = readme.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{figures}\n{END}{after}"
+    return f"{before}{BEGIN}\n{text}\n{END}{after}"
 
 
 def main() -> None:
     """Rewrite README.md."""
-    text = README.read_text(encoding="utf-8")
-    README.write_text(with_table(text, table(newest_record())), encoding="utf-8")
+    readme = README.read_text(encoding="utf-8")
+    README.write_text(with_table(readme, figures()), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -63,10 +63,10 @@ def test_cli_page_is_what_help_says():
     assert script.PAGE.read_text(encoding="utf-8") == script.cli_page(), "run `make docs`"
 
 
-def test_readme_figures_are_those_of_the_newest_record():
+def test_readme_figures_are_those_of_the_newest_records():
     script = load_script(ROOT / "benchmarks" / "readme_table.py")
     text = script.README.read_text(encoding="utf-8")
-    figures = script.table(script.newest_record())
+    figures = script.figures()
     assert text == script.with_table(text, figures), "run `make docs`"
     assert figures in text
 
