@@ -55,7 +55,7 @@ def table(path: Path) -> str:
 
 
 def peers_table(path: Path) -> str:
-    """A Markdown table of programs that took turns: one row each, decode and prefill side by side."""
+    """A Markdown table of programs that took turns, a row for each."""
     records: list[dict[str, Any]] = json.loads(path.read_text())
     by_program: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for record in records:
@@ -64,8 +64,8 @@ def peers_table(path: Path) -> str:
     first = records[0]
     lines = [
         f"Beside llama.cpp, in turn on the same weights with {first['threads']} threads "
-        f"([record](benchmarks/records/peers/{path.name})); in brackets, by how much the first row is "
-        "the faster:",
+        f"([record](benchmarks/records/peers/{path.name})); in brackets, by how much the first row "
+        "is the faster:",
         "",
         f"| program | weights | decode {lengths['decode']} | prefill {lengths['prefill']} |",
         "| --- | --- | ---: | ---: |",
