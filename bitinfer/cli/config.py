@@ -62,7 +62,7 @@ def show(ctx: click.Context, origin: bool, as_json: bool) -> None:
         return
     click.echo(f"# {path}{'' if path.exists() else ' (not there yet)'}")
     for table, rows in tables.items():
-        click.echo(f"\n[{table}]" if table else "\n# for every command")
+        click.echo(f"\n[{table}]" if table else "\n# for each command that takes it")
         for key, (value, source) in rows.items():
             line = f"# {key} =" if value is None else f"{key} = {_toml(value)}"
             click.echo(f"{line:<32}  # {source}" if origin else line)
