@@ -41,35 +41,11 @@ constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in eve
 
 }  // namespace
 
-BITINFER_SYMBOL void ternary_gemm_i8_i2_i32(const uint8_t* tiles, int64_t num_tiles,
-                                            int64_t num_blocks, const int8_t* a, int64_t a_stride,
-                                            const int32_t* a_sum, int64_t m, int32_t* acc,
-                                            int64_t acc_stride, uint8_t* scratch) {
-  tile_gemm<Packing::kI2>(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc, acc_stride,
-                          scratch);
-}
-
-BITINFER_SYMBOL void ternary_gemm_i8_t3_i32(const uint8_t* tiles, int64_t num_tiles,
-                                            int64_t num_blocks, const int8_t* a, int64_t a_stride,
-                                            const int32_t* a_sum, int64_t m, int32_t* acc,
-                                            int64_t acc_stride, uint8_t* scratch) {
-  tile_gemm<Packing::kT3>(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc, acc_stride,
-                          scratch);
-}
-
-BITINFER_SYMBOL void ternary_gemm_i8_t5_i32(const uint8_t* tiles, int64_t num_tiles,
-                                            int64_t num_blocks, const int8_t* a, int64_t a_stride,
-                                            const int32_t* a_sum, int64_t m, int32_t* acc,
-                                            int64_t acc_stride, uint8_t* scratch) {
-  tile_gemm<Packing::kT5>(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc, acc_stride,
-                          scratch);
-}
-
 KernelTable make_kernel_table() {
   KernelTable table = avx512vbmi::make_kernel_table();
-  table.gemm[static_cast<int>(Packing::kI2)] = ternary_gemm_i8_i2_i32;
-  table.gemm[static_cast<int>(Packing::kT3)] = ternary_gemm_i8_t3_i32;
-  table.gemm[static_cast<int>(Packing::kT5)] = ternary_gemm_i8_t5_i32;
+  table.gemm[static_cast<int>(Packing::kI2)] = ternary_gemm_i8<Packing::kI2>;
+  table.gemm[static_cast<int>(Packing::kT3)] = ternary_gemm_i8<Packing::kT3>;
+  table.gemm[static_cast<int>(Packing::kT5)] = ternary_gemm_i8<Packing::kT5>;
   return table;
 }
 

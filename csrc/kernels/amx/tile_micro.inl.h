@@ -82,9 +82,10 @@ struct TileMicro {
 };
 
 template <Packing packing>
-BITINFER_INLINE void tile_gemm(const uint8_t* tiles, int64_t num_tiles, int64_t num_blocks,
-                               const int8_t* a, int64_t a_stride, const int32_t* a_sum, int64_t m,
-                               int32_t* acc, int64_t acc_stride, uint8_t* scratch) {
+BITINFER_SYMBOL void ternary_gemm_i8(const uint8_t* tiles, int64_t num_tiles, int64_t num_blocks,
+                                     const int8_t* a, int64_t a_stride, const int32_t* a_sum,
+                                     int64_t m, int32_t* acc, int64_t acc_stride,
+                                     uint8_t* scratch) {
   if (m < 16) {
     return gemm<packing, DotMicro>(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc,
                                    acc_stride, scratch, kGemmPieceK);
