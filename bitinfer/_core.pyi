@@ -105,6 +105,8 @@ class Decoder:
         caches: Sequence[KvCache],
         logits: str,
         out: NDArray[np.float32] | None = None,
+        top_k: int = 0,
+        vocab_size: int = 0,
     ) -> NDArray[np.float32]: ...
     def new_cache(self, capacity: int, dtype: str) -> KvCache: ...
     num_threads: int

@@ -163,6 +163,8 @@ class Engine:
         caches: Sequence[KvCache],
         *,
         logits: Literal["last", "all", "none"] = "last",
+        top_k: int = 0,
+        vocab_size: int = 0,
     ) -> NDArray[np.float32]:
         """Append tokens to each cache and return logits; after an error the caches are unchanged.
 
@@ -170,6 +172,9 @@ class Engine:
             token_ids: For each cache the ids to append, at least one.
             caches: From ``new_cache``, each its own; grow by the lengths of ``token_ids``.
             logits: ``last`` (a row a cache), ``all`` (a row a token) or ``none`` (no row).
+            top_k: Where only the so many largest logits of a row matter, ties among them: others
+                may then be -inf, all that are not are exact. 0: all are wanted.
+            vocab_size: Ids below it compete for ``top_k``; 0: all.
 
         Returns:
             float32 ``(rows, vocab_size)``, rows in the order of the ids, a fresh array.
@@ -177,6 +182,7 @@ class Engine:
         Raises:
             PromptError: no ids, or one outside the vocabulary.
             ContextLengthError: a cache has not so many positions left.
+            ValueError: ``top_k`` is negative, or ``vocab_size`` above the model's.
         """
         batch = [self.check_ids(ids) for ids in token_ids]
         for ids, cache in zip(batch, caches, strict=True):
@@ -187,7 +193,9 @@ class Engine:
                     f" {cache.capacity}, got {len(ids)}: shorten it, or raise context_length"
                     f" (up to {self.spec['max_position_embeddings']})"
                 )
-        return self._decoder.forward(batch, list(caches), logits)
+        return self._decoder.forward(
+            batch, list(caches), logits, top_k=top_k, vocab_size=vocab_size
+        )
 
     def logits(self, token_ids: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.float32]:
         """Logits at every position of a text, float32 ``(T, vocab_size)``; keeps no state.

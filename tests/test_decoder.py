@@ -72,6 +72,14 @@ BAD_CALLS: dict[str, tuple[Call, str]] = {
     ),
     "cache twice": (lambda d, c: d.forward([ONE, ONE], [c, c]), "cache 1 is in this batch twice"),
     "caches missing": (lambda d, c: d.forward([ONE, ONE], [c]), "each of the 2 sequences, got 1"),
+    "negative top_k": (
+        lambda d, c: d.forward([ONE], [c], top_k=-1),
+        r"top_k: expected 0 \(all\) or more, got -1",
+    ),
+    "vocab_size too large": (
+        lambda d, c: d.forward([ONE], [c], top_k=1, vocab_size=102),
+        r"vocab_size: expected 0 \(all\) to 101, got 102",
+    ),
     "unknown rows": (lambda d, c: d.forward([ONE], [c], "some"), "last, all or none, got some"),
     "matrix of tokens": (lambda d, c: d.forward([ONE[:, None]], [c]), "one-dimensional"),
     "trim too long": (lambda d, c: c.trim(3), r"expected 0 to 2 \(the positions in the cache\)"),

@@ -80,7 +80,8 @@ class PyDecoder {
   Decoder& decoder() { return decoder_; }
 
   F32 forward(const std::vector<I32>& token_ids, const std::vector<py::object>& caches,
-              const std::string& logits, const std::optional<F32>& out);
+              const std::string& logits, const std::optional<F32>& out, int64_t top_k,
+              int64_t vocab_size);
 
  private:
   TensorMap tensors(const py::dict& weights) {
@@ -106,7 +107,8 @@ class PyDecoder {
 // The vectors hold references: another thread may empty the caller's lists while the GIL is
 // released.
 F32 PyDecoder::forward(const std::vector<I32>& token_ids, const std::vector<py::object>& caches,
-                       const std::string& logits, const std::optional<F32>& out) {
+                       const std::string& logits, const std::optional<F32>& out, int64_t top_k,
+                       int64_t vocab_size) {
   BITINFER_CHECK(token_ids.size() == caches.size(), "caches: expected one for each of the "
                                                         << token_ids.size() << " sequences, got "
                                                         << caches.size());
@@ -135,7 +137,7 @@ F32 PyDecoder::forward(const std::vector<I32>& token_ids, const std::vector<py::
   float* to = result.mutable_data();
   {
     py::gil_scoped_release release;
-    decoder_.forward(batch, mode, to);
+    decoder_.forward(batch, mode, to, {top_k, vocab_size});
   }
   return result;
 }
@@ -166,9 +168,12 @@ void register_model(py::module_& m) {
            py::arg("num_threads"))
       .def("forward", &PyDecoder::forward, py::arg("token_ids"), py::arg("caches"),
            py::arg("logits") = "last", py::arg("out").noconvert() = py::none(),
+           py::arg("top_k") = 0, py::arg("vocab_size") = 0,
            "Append each sequence's tokens to its cache; float32 logits (rows, vocab_size) of the "
            "last token of each "
-           "sequence, of all tokens, or none. On error the caches are as before.")
+           "sequence, of all tokens, or none. With top_k, ids that are surely not among the top_k "
+           "largest of ids below vocab_size (0: all) may get -inf. On error the caches are as "
+           "before.")
       .def(
           "new_cache",
           [](PyDecoder& d, int64_t capacity, const std::string& dtype) {

@@ -125,15 +125,24 @@ void Decoder::check_batch(const std::vector<Sequence>& batch) const {
   }
 }
 
-void Decoder::forward(const std::vector<Sequence>& batch, LogitsRows rows, float* logits) {
+void Decoder::check_top(const TopTokens& top) const {
+  BITINFER_CHECK(top.k >= 0, "top_k: expected 0 (all) or more, got " << top.k);
+  BITINFER_CHECK(
+      top.vocab_size >= 0 && top.vocab_size <= spec_.vocab_size,
+      "vocab_size: expected 0 (all) to " << spec_.vocab_size << ", got " << top.vocab_size);
+}
+
+void Decoder::forward(const std::vector<Sequence>& batch, LogitsRows rows, float* logits,
+                      const TopTokens& top) {
   std::lock_guard<ForkSafeMutex> lock(mutex_);
   const CacheLock caches(batch);
   check_batch(batch);
+  check_top(top);
   const FloatMode mode;
   const KernelTable& kernels =
       active_table();  // asked once: another thread may switch rows at any time
   const GemvFamily family = gemv_for(weights_.packing).family;
-  state_->begin(kernels, gemv_of(kernels, weights_.packing, family));
+  state_->begin(kernels, gemv_of(kernels, weights_.packing, family), top);
   for (std::size_t i = 0; i < batch.size(); ++i) {
     const Sequence& s = batch[i];
     for (int64_t t = 0; t < s.num_tokens; ++t) {

@@ -30,10 +30,11 @@ class Decoder {
   Decoder(const DecoderSpec& spec, const TensorMap& tensors, int num_threads);
   ~Decoder();
 
-  // logits: (rows, vocab_size), rows = 0, sequences, or all tokens. Any order of calls, batch or
-  // chunking gives the same bits for the same tokens. Throws std::invalid_argument before anything
-  // has changed; safe for many threads.
-  void forward(const std::vector<Sequence>& batch, LogitsRows rows, float* logits);
+  // logits: (rows, vocab_size), rows = 0, sequences, or all tokens, `top` as in head_logits. Any
+  // order of calls, batch or chunking gives the same bits for the same tokens. Throws
+  // std::invalid_argument before anything has changed; safe for many threads.
+  void forward(const std::vector<Sequence>& batch, LogitsRows rows, float* logits,
+               const TopTokens& top = {});
 
   std::unique_ptr<KvCache> new_cache(int64_t capacity, KvType type) const;
   KvLayout kv_layout(KvType type) const;
@@ -48,6 +49,7 @@ class Decoder {
  private:
   struct State;  // activations of one chunk
   void check_batch(const std::vector<Sequence>& batch) const;
+  void check_top(const TopTokens& top) const;
   void allocate(int num_threads, int64_t prefill_chunk);
 
   DecoderSpec spec_;

@@ -67,9 +67,11 @@ Decoder::State::State(const DecoderSpec& spec, Packing packing, int num_threads,
   wants_logits_.resize(count);
 }
 
-void Decoder::State::begin(const KernelTable& kernels, const GemvChoice& gemv) {
+void Decoder::State::begin(const KernelTable& kernels, const GemvChoice& gemv,
+                           const TopTokens& top) {
   ctx_.kernels = &kernels;
   ctx_.gemv = gemv;
+  top_ = top;
   m_ = 0;
 }
 
@@ -156,7 +158,7 @@ float* Decoder::State::head_step(const DecoderWeights& weights, float* logits) {
   }
   if (rows == 0) return logits;
   const HeadScratch scratch{codes_.data(), sums_.data(), scales_.data()};
-  head_logits(ctx_, weights.head, scratch, normed, h, rows, logits);
+  head_logits(ctx_, weights.head, scratch, normed, h, rows, top_, logits);
   return logits + rows * spec_.vocab_size;
 }
 

@@ -13,7 +13,7 @@ struct Decoder::State {
   State(const DecoderSpec& spec, Packing packing, int num_threads, int64_t max_tokens);
 
   // A forward call starts: kernels may have been switched since the last one.
-  void begin(const KernelTable& kernels, const GemvChoice& gemv);
+  void begin(const KernelTable& kernels, const GemvChoice& gemv, const TopTokens& top);
   void add_token(int32_t token_id, const KvCache& cache, int64_t pos, bool wants_logits);
   int64_t size() const { return m_; }
   // Runs the tokens added since the last run and writes a row of logits for each that wants one;
@@ -31,6 +31,7 @@ struct Decoder::State {
   const AttentionShape shape_;
   std::vector<ThreadScratch> scratch_;
   OpContext ctx_;
+  TopTokens top_;
 
   int64_t m_ = 0, num_runs_ = 0;
   std::vector<int32_t> token_ids_;           // (M)

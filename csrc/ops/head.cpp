@@ -62,7 +62,7 @@ void source_logits(const OpContext& ctx, const Head& head, const float* x, int64
 }  // namespace
 
 void head_logits(const OpContext& ctx, const Head& head, const HeadScratch& scratch, const float* x,
-                 int64_t x_stride, int64_t m, float* logits) {
+                 int64_t x_stride, int64_t m, const TopTokens& /*top*/, float* logits) {
   if (!head.codes) return source_logits(ctx, head, x, x_stride, m, logits);
   quantize_states(ctx, scratch, x, x_stride, m, head.hidden);
   int8_logits(ctx, head, scratch, m, logits);

@@ -27,9 +27,17 @@ struct HeadScratch {
   float* scales;  // (M)
 };
 
-// logits (M, vocab) of normalised hidden states x (M, x_stride).
+// Which logits are wanted of each row: the k largest of ids below vocab_size, ties among them; k =
+// 0: all, vocab_size = 0: of all ids.
+struct TopTokens {
+  int64_t k = 0;
+  int64_t vocab_size = 0;
+};
+
+// logits (M, vocab) of normalised hidden states x (M, x_stride). Ids that are surely not among
+// `top` may get -infinity; all others are exact.
 void head_logits(const OpContext& ctx, const Head& head, const HeadScratch& scratch, const float* x,
-                 int64_t x_stride, int64_t m, float* logits);
+                 int64_t x_stride, int64_t m, const TopTokens& top, float* logits);
 
 // y (hidden) = row `token` of an embedding of rows (vocab, hidden).
 void embed(const OpContext& ctx, const void* rows, FloatType type, int64_t hidden, int64_t token,
