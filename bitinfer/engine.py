@@ -146,7 +146,7 @@ class Engine:
 
     def bytes_per_token(self) -> dict[str, int]:
         """Bytes that a decode step reads: ``ternary``, ``head``, ``float``, ``kv_per_position``."""
-        return self._decoder.bytes_per_token()
+        return self._decoder.bytes_per_token(self.kv_cache)
 
     def new_cache(self, capacity: int | None = None) -> KvCache:
         """An empty KV cache for ``capacity`` positions (default: ``context_length``)."""

@@ -24,6 +24,7 @@ def make_record(speed: float = 20.0, *, spread: float = 0.1, **changes: Any) -> 
         "tokens": 128,
         "prompt_tokens": 0,
         "generated_tokens": 128,
+        "batch": 1,
         "depth": 0,
         "threads": 2,
         "tokens_per_s": speed,
@@ -31,6 +32,7 @@ def make_record(speed: float = 20.0, *, spread: float = 0.1, **changes: Any) -> 
         "tokens_per_s_max": speed * (1 + spread),
         "tokens_per_s_runs": [speed * (1 - spread), speed, speed * (1 + spread)],
         "bytes_per_token": 750_000_000,
+        "bytes_by_part": {"ternary": 417_000_000, "float": 0, "head": 328_000_000, "kv": 5_000_000},
         "gb_per_s": 0.75 * speed,
         "roofline_gb_per_s": 30.0,
         "joules_per_token": None,
@@ -52,7 +54,6 @@ def make_record(speed: float = 20.0, *, spread: float = 0.1, **changes: Any) -> 
 def make_prefill(speed: float = 100.0, **changes: Any) -> Record:
     """A prefill of 512 tokens."""
     phase = {"phase": "prefill", "tokens": 512, "prompt_tokens": 512, "generated_tokens": 0}
-    kernel = "ternary_gemm_i8_t5_i32"
-    return make_record(
-        speed, **{**phase, "bytes_per_token": 7_000_000, "kernel": kernel, **changes}
-    )
+    phase |= {"kernel": "ternary_gemm_i8_t5_i32", "bytes_per_token": 7_000_000, "gb_per_s": 0.7}
+    parts = {"ternary": 5_500_000, "float": 0, "head": 1_000_000, "kv": 500_000}
+    return make_record(speed, **{**phase, "bytes_by_part": parts, **changes})

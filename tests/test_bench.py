@@ -20,6 +20,7 @@ FIELDS = {
     "tokens": int,
     "prompt_tokens": int,
     "generated_tokens": int,
+    "batch": int,
     "depth": int,
     "threads": int,
     "tokens_per_s": float,
@@ -27,6 +28,7 @@ FIELDS = {
     "tokens_per_s_max": float,
     "tokens_per_s_runs": list,
     "bytes_per_token": int,
+    "bytes_by_part": dict,
     "gb_per_s": float,
     "roofline_gb_per_s": float,
     "energy": str,
@@ -71,6 +73,7 @@ def test_json_is_a_list_of_complete_records():
         assert (record["joules_per_token"] is None) == record["energy"].startswith("not available")
         expected = record["bytes_per_token"] * record["tokens_per_s"] / 1e9
         assert record["gb_per_s"] == pytest.approx(expected)
+        assert sum(record["bytes_by_part"].values()) == record["bytes_per_token"]
         assert record["roofline_gb_per_s"] > 0
         assert (record["threads"], record["repeats"], record["warmup"]) == (1, 3, 1)
         assert record["isa"] == runtime.active_isa()
@@ -120,7 +123,14 @@ def test_markdown_and_csv_hold_the_same_speeds_as_the_records(tmp_path):
     assert lines[0][:4] == ["model", "packing", "test", "threads"]
     assert re.fullmatch(r"-+:?", lines[1][4])
     for line, record in zip(lines[2:], records, strict=True):
-        assert line[4] == f"{record['tokens_per_s']:.1f}"
+        row = dict(zip(lines[0], line, strict=True))
+        parts = record["bytes_by_part"]
+        assert row["tokens/s"] == f"{record['tokens_per_s']:.1f}"
+        assert row["weights"] == f"{(parts['ternary'] + parts['float']) / 1e6:.2f}"
+        assert (row["head"], row["KV"]) == tuple(
+            f"{parts[part] / 1e6:.2f}" for part in ("head", "kv")
+        )
+        assert row["roofline"] == f"{record['gb_per_s'] / record['roofline_gb_per_s']:.0%}"
 
 
 def test_a_phase_of_0_tokens_is_left_out():
@@ -147,7 +157,7 @@ def test_impossible_measurement_is_one_line_and_exit_code_1(arguments):
 
 
 @pytest.mark.parametrize("value", ["", "1,", "1,x", "-1", "1.5", "²", "9999999999"])
-@pytest.mark.parametrize("option", ["-p", "-t", "-d", "-pg"])
+@pytest.mark.parametrize("option", ["-p", "-t", "-d", "-pg", "-b"])
 def test_a_bad_list_of_numbers_is_a_usage_error(option, value):
     done = run(option, value)
     assert done.exit_code == 2
@@ -194,19 +204,51 @@ def test_bytes_per_token_count_the_weights_and_the_mean_context(engine):
     read = engine.bytes_per_token()
     bench = partial(benchmark.bench, engine, depths=[6], repeats=1, warmup=0)
     (decode,) = bench(prompts=[], generated=[8])
-    weights = read["ternary"] + read["head"] + read["float"]
+    weights = {part: read[part] for part in ("ternary", "float", "head")}
     contexts = [6 + 1 + i for i in range(1, 9)]  # positions that each of the 8 tokens attends to
     mean = sum(contexts) / len(contexts)
-    assert decode.bytes_per_token == round(weights + read["kv_per_position"] * mean)
+    assert decode.bytes_by_part == {**weights, "kv": round(read["kv_per_position"] * mean)}
     engine.prefill_chunk, before = 4, engine.prefill_chunk
     (prefill,) = bench(prompts=[10], generated=[])
     (both,) = bench(prompts=[], generated=[], pairs=[(10, 2)])
     engine.prefill_chunk = before
-    once = read["head"] + 3 * (read["ternary"] + read["float"])
     cache = (6 + 4 + 6 + 8 + 6 + 10) * read["kv_per_position"]
-    assert prefill.bytes_per_token == round((once + cache) / 10)
-    after = 2 * weights + (17 + 18) * read["kv_per_position"]
-    assert both.bytes_per_token == round((once + cache + after) / 12)
+    times = {"ternary": 3, "float": 3, "head": 1}
+    once = {part: times[part] * read[part] for part in times}
+    assert prefill.bytes_by_part == {p: round(n / 10) for p, n in {**once, "kv": cache}.items()}
+    cache += (17 + 18) * read["kv_per_position"]
+    twice = {part: once[part] + 2 * read[part] for part in times}
+    assert both.bytes_by_part == {p: round(n / 12) for p, n in {**twice, "kv": cache}.items()}
+
+
+def test_a_batch_shares_the_weights_and_not_the_cache(engine, monkeypatch):
+    calls = forwarded(monkeypatch, engine, prompts=[], generated=[2], batches=[3], depths=[5])
+    # The cache is filled, the prompt of one is run once, then each step takes all three on.
+    assert calls == [(0, 5), (5, 1), *[(6, 1)] * 3, *[(7, 1)] * 3]
+    bench = partial(benchmark.bench, engine, prompts=[], generated=[2], repeats=1, warmup=0)
+    one, three = bench(batches=[1, 3])
+    assert (one.batch, three.batch, three.tokens) == (1, 3, 6)
+    assert (one.test, three.test) == ("tg2", "tg2 x3")
+    for part in ("ternary", "float", "head"):
+        assert three.bytes_by_part[part] == round(one.bytes_by_part[part] / 3)
+    assert three.bytes_by_part["kv"] == one.bytes_by_part["kv"]
+
+
+@pytest.mark.parametrize("kv_cache", ["f32", "f16", "int8"])
+def test_kv_bytes_are_those_of_the_caches_dtype(kv_cache):
+    engine = Engine.load(default_model(), kv_cache=kv_cache, num_threads=1, context_length=64)
+    cache = engine.new_cache(64)
+    assert cache.dtype == kv_cache
+    assert engine.bytes_per_token()["kv_per_position"] == cache.nbytes // 64
+
+
+def test_the_command_measures_every_batch():
+    arguments = ["-p", "6", "-n", "2", "-pg", "4,3", "-b", "1,3", "-r", "1", "-t", "1"]
+    records = json.loads(run(*arguments, "--json", "-").stdout)
+    assert [(r["prompt_tokens"], r["generated_tokens"], r["batch"]) for r in records] == [
+        *((6, 0, 1), (0, 2, 1), (0, 2, 3), (4, 3, 1), (4, 3, 3))
+    ]
+    assert records[-1]["tokens"] == 4 + 3 * 3
 
 
 class FakeCounter:

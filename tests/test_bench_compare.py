@@ -90,7 +90,9 @@ def test_json_and_markdown(tmp_path):
     (pair,) = json.loads(compare_files(*arguments, "-o", "json").stdout)
     assert (pair["test"], pair["ratio"], pair["verdict"]) == ("tg128", 1.5, "faster")
     text = compare_files(*arguments, "-o", "md").stdout
-    assert [line.count("|") for line in text.splitlines()] == [9, 9, 9]
+    assert [line.count("|") for line in text.splitlines()] == [11, 11, 11]
+    assert "| 750.0 > 750.0 |" in text
+    assert pair["new_bytes_by_part"] == make_record().bytes_by_part
 
 
 def test_records_survive_a_file(tmp_path):
@@ -103,9 +105,11 @@ def test_records_from_before_depths_are_read(tmp_path):
     flat = make_prefill().to_json()
     for name in ("prompt_tokens", "generated_tokens", "depth", "tokens_per_s_runs", "energy"):
         del flat[name]
+    del flat["batch"], flat["bytes_by_part"]
     (tmp_path / "r.json").write_text(json.dumps([flat]))
     (record,) = read_records(tmp_path / "r.json")
     assert (record.test, record.tokens_per_s_runs) == ("pp512", [])
+    assert (record.batch, record.bytes_by_part, record.part_bytes("head")) == (1, {}, None)
 
 
 GOOD = json.loads(write_records([make_record()]))[0]
@@ -123,6 +127,8 @@ GOOD = json.loads(write_records([make_record()]))[0]
         (json.dumps([{**GOOD, "tokens_per_s": float("nan")}]), "tokens_per_s: .*nan"),
         (json.dumps([{**GOOD, "memory": "much"}]), "memory: .*'much'"),
         (json.dumps([{**GOOD, "shape": 5}]), "shape: .*5"),
+        (json.dumps([{**GOOD, "bytes_by_part": 5}]), "bytes_by_part: .*5"),
+        (json.dumps([{**GOOD, "bytes_by_part": {"kv": 1}}]), "bytes_by_part: .*'kv': 1"),
         (json.dumps([{k: v for k, v in GOOD.items() if k != "cpu"}]), "the field 'cpu'"),
     ],
 )

@@ -25,15 +25,22 @@ def texts(records, tmp_path, **options):
 @pytest.mark.parametrize(
     ("records", "titles"),
     [
-        ([make_record()], ["roofline, 2 threads"]),
-        ([make_record(), *DEEP], ["roofline, 2 threads", "by context, 2 threads"]),
-        ([make_record(), *ONE_THREAD], ["roofline, 2 threads", "by threads"]),
-        (ALL, ["roofline, 2 threads", "by context, 2 threads", "by threads"]),
+        ([make_record(bytes_by_part={})], []),
+        ([make_record()], ["bytes per token, 2 threads"]),
+        ([make_record(), *DEEP], ["bytes per token, 2 threads", "by context, 2 threads"]),
+        ([make_record(), *ONE_THREAD], ["bytes per token, 2 threads", "by threads"]),
+        (ALL, ["bytes per token, 2 threads", "by context, 2 threads", "by threads"]),
     ],
 )
-def test_a_panel_for_each_thing_that_varies(records, titles, tmp_path):
+def test_a_panel_for_each_thing_that_is_known_and_varies(records, titles, tmp_path):
     shown = texts(records, tmp_path)
-    assert [t for t in shown if t.startswith(("roofline", "by "))] == titles
+    found = [t for t in shown if t.startswith(("roofline,", "bytes per token,", "by "))]
+    assert found == ["roofline, 2 threads", *titles]
+
+
+def test_bars_split_the_bytes_and_say_how_fast_they_were_read(tmp_path):
+    shown = texts([make_record(), make_prefill()], tmp_path)
+    assert {"weights", "head", "KV", "15.0 GB/s, 50%", "0.7 GB/s, 2%"} <= set(shown)
 
 
 def test_axes_have_units_and_the_caption_names_machine_and_runs(tmp_path):
@@ -41,7 +48,7 @@ def test_axes_have_units_and_the_caption_names_machine_and_runs(tmp_path):
     assert shown.count("tokens/s") == 3
     for text in ("bytes read per token (MB)", "context before the test (tokens)", "threads"):
         assert text in shown
-    assert shown.count("pp512") == shown.count("tg128") == 1  # one legend, no depth
+    assert shown.count("pp512") == shown.count("tg128") == 2  # the legend, no depth; a bar
     whole = " ".join(shown)
     for text in ("n = 3 runs", "some-2b", MACHINE["cpu"], "avx2", "16 GiB", MACHINE["commit"]):
         assert text in whole

@@ -1,61 +1,29 @@
 """The one timing loop: how fast a loaded model runs prompts and generates tokens.
 
-What is timed is the loop that users run (``generate.generate_step``): *prefill*, a prompt up to and
-with its first generated token; *decode*, further tokens after a prompt of one; or one after the
-other. Between the repeats the memory roofline is read, with the same threads, over a buffer of as
-many bytes as one decoded token needs.
+Between the repeats the memory roofline is read, with the same threads, over a buffer of as many
+bytes as one decoded token needs. What is timed: ``cases.py``.
 """
 
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bitinfer import runtime
 from bitinfer.bench.bytes_read import decode_bytes, prefill_bytes
-from bitinfer.bench.record import Record
+from bitinfer.bench.cases import Case, Runs, random_ids, run
+from bitinfer.bench.record import PARTS, Record
 from bitinfer.bench.roofline import Roofline
 from bitinfer.energy import EnergyCounter, NoCounter
 from bitinfer.engine import Engine, KvCache
-from bitinfer.generate import generate_step
 from bitinfer.machine import machine_facts
-from bitinfer.sampling import greedy
 
 _SHAPE_KEYS = (
     *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
     *("num_key_value_heads", "head_dim", "vocab_size", "tie_word_embeddings"),
 )
-
-
-@dataclass(frozen=True)
-class _Case:
-    """A prompt of ``prompt`` tokens, and ``generated`` ones after it; not both 0."""
-
-    prompt: int
-    generated: int
-
-    @property
-    def tokens(self) -> int:
-        return self.prompt + self.generated
-
-    @property
-    def phase(self) -> str:
-        return "+".join(["prefill"] * bool(self.prompt) + ["decode"] * bool(self.generated))
-
-
-@dataclass
-class _Runs:
-    """What the counted runs of one case took."""
-
-    seconds: list[float] = field(default_factory=list)
-    joules: list[float | None] = field(default_factory=list)  # None: the counter gave nothing
 
 
 def bench(
@@ -64,6 +32,7 @@ def bench(
     prompts: Sequence[int] = (512,),
     generated: Sequence[int] = (128,),
     pairs: Sequence[tuple[int, int]] = (),
+    batches: Sequence[int] = (1,),
     depths: Sequence[int] = (0,),
     threads: Sequence[int] = (),
     repeats: int = 5,
@@ -79,6 +48,7 @@ def bench(
         prompts: Lengths of prefills; 0 is left out.
         generated: Lengths of decodes; 0 is left out.
         pairs: Prompts, each with the tokens generated after it, timed as one.
+        batches: Sequences that are generated at once, each of as many tokens after one prompt.
         depths: Tokens that the cache holds before; each length is measured at each depth.
         threads: Thread counts; none: the engine's own.
         repeats: Counted runs of each.
@@ -94,14 +64,15 @@ def bench(
         ValueError: nothing is left to measure, a count is out of range, or the context is too
             short.
     """
-    cases = [_Case(n, 0) for n in prompts if n] + [_Case(0, n) for n in generated if n]
-    cases += [_Case(*pair) for pair in pairs if any(pair)]
+    cases = [Case(n, 0) for n in prompts if n]
+    cases += [Case(0, n, batch) for batch in batches for n in generated if n]
+    cases += [Case(*pair, batch) for batch in batches for pair in pairs if any(pair)]
     cases = list(dict.fromkeys(cases))
     _check_counts(engine, cases, depths, repeats, warmup)
     counter = energy or NoCounter("not asked for")
     facts = machine_facts(checkout)
     before = engine.num_threads
-    cache = engine.new_cache(max(depths) + max(case.tokens for case in cases) + 1)
+    cache = engine.new_cache(max(depths) + max(case.positions for case in cases) + 1)
     settings = [(count, depth) for count in threads or (before,) for depth in depths]
     rounds = warmup + repeats
     records: list[Record] = []
@@ -110,13 +81,14 @@ def bench(
             engine.num_threads = count
             _fill(engine, cache, depth)
             most = max(1, *(case.generated for case in cases))
-            roofline = Roofline(round(decode_bytes(engine, depth + 1, most) / most), count)
-            runs = {case: _Runs() for case in cases}
+            read = sum(decode_bytes(engine, depth + 1, most).values())
+            roofline = Roofline(round(read / most), count)
+            runs = {case: Runs() for case in cases}
             for done in range(1, rounds + 1):
                 roofline.read()
                 for case, taken in runs.items():
                     cache.trim(depth)
-                    _run(engine, cache, case, counter, taken if done > warmup else _Runs())
+                    run(engine, cache, case, counter, taken if done > warmup else Runs())
                 if progress is not None:
                     progress(index * rounds + done, len(settings) * rounds)
             records += [
@@ -129,10 +101,12 @@ def bench(
 
 
 def _check_counts(
-    engine: Engine, cases: list[_Case], depths: Sequence[int], repeats: int, warmup: int
+    engine: Engine, cases: list[Case], depths: Sequence[int], repeats: int, warmup: int
 ) -> None:
     if not cases:
         raise ValueError("tokens: expected a prompt or generated tokens to measure, got 0 of both")
+    if min(case.batch for case in cases) < 1:
+        raise ValueError("batches: expected sequences from 1, got 0 or less")
     if not depths or repeats < 1 or warmup < 0:
         raise ValueError(
             "depths, repeats, warmup: expected at least one depth, 1 and 0, got"
@@ -141,10 +115,10 @@ def _check_counts(
     longest = engine.context_length - 1
     for case in cases:
         for depth in depths:
-            if min(case.prompt, case.generated, depth) < 0 or depth + case.tokens > longest:
+            if min(case.prompt, case.generated, depth) < 0 or depth + case.positions > longest:
                 raise ValueError(
                     f"{case.phase}: expected 0 to {longest} tokens, depth included (the context"
-                    f" less one), got {depth + case.tokens}"
+                    f" less one), got {depth + case.positions}"
                 )
 
 
@@ -153,32 +127,13 @@ def _fill(engine: Engine, cache: KvCache, depth: int) -> None:
     if cache.length >= depth:
         cache.trim(depth)
         return
-    missing = _token_ids(engine, depth)[cache.length :]
+    missing = random_ids(engine, depth)[cache.length :]
     for begin in range(0, len(missing), engine.prefill_chunk):
         chunk = missing[begin : begin + engine.prefill_chunk]
         engine.forward([chunk], [cache], logits="none")
 
 
-def _run(engine: Engine, cache: KvCache, case: _Case, counter: EnergyCounter, taken: _Runs) -> None:
-    """Run a case after what the cache holds, and add what it took to ``taken``."""
-    steps = generate_step(engine, _token_ids(engine, case.prompt or 1), cache, greedy)
-    with closing(steps):  # type: ignore[type-var]  # a generator
-        if not case.prompt:
-            next(steps)  # the prompt of one: not measured
-        joules, start = counter.joules(), time.perf_counter()
-        for _ in range(case.generated + bool(case.prompt)):
-            next(steps)
-        taken.seconds.append(time.perf_counter() - start)
-    after = counter.joules()
-    taken.joules.append(None if joules is None or after is None else after - joules)
-
-
-def _token_ids(engine: Engine, count: int) -> list[int]:
-    ids: list[int] = np.random.default_rng(0).integers(engine.vocab_size, size=count).tolist()
-    return ids
-
-
-def _joules_per_token(runs: _Runs, tokens: int) -> float | None:
+def _joules_per_token(runs: Runs, tokens: int) -> float | None:
     """Of all runs together; None if one was not measured."""
     measured = [joules for joules in runs.joules if joules is not None]
     return sum(measured) / (tokens * len(measured)) if len(measured) == len(runs.joules) else None
@@ -186,9 +141,9 @@ def _joules_per_token(runs: _Runs, tokens: int) -> float | None:
 
 def _record(
     engine: Engine,
-    case: _Case,
+    case: Case,
     depth: int,
-    runs: _Runs,
+    runs: Runs,
     roofline: float,
     warmup: int,
     counter: EnergyCounter,
@@ -198,16 +153,18 @@ def _record(
     rates = [case.tokens / taken for taken in runs.seconds]
     median = statistics.median(rates)
     context = depth + (case.prompt or 1)
-    num_bytes = prefill_bytes(engine, depth, case.prompt)
-    num_bytes += decode_bytes(engine, context, case.generated)
+    prefill = prefill_bytes(engine, depth, case.prompt)
+    decode = decode_bytes(engine, context, case.generated, case.batch)
+    parts = {part: round((prefill[part] + decode[part]) / case.tokens) for part in PARTS}
+    per_token = sum(parts.values())
     gemm = f"ternary_gemm_i8_{packing}_i32"
     gemv = f"ternary_gemv_{runtime.gemv_family(packing)}_i8_{packing}_i32"
-    per_token = round(num_bytes / case.tokens)
     return Record(
         phase=case.phase,
         tokens=case.tokens,
         prompt_tokens=case.prompt,
         generated_tokens=case.generated,
+        batch=case.batch,
         depth=depth,
         threads=engine.num_threads,
         tokens_per_s=median,
@@ -215,6 +172,7 @@ def _record(
         tokens_per_s_max=max(rates),
         tokens_per_s_runs=rates,
         bytes_per_token=per_token,
+        bytes_by_part=parts,
         gb_per_s=per_token * median / 1e9,
         roofline_gb_per_s=roofline,
         joules_per_token=_joules_per_token(runs, case.tokens),

@@ -1,7 +1,7 @@
-"""Records as a picture: the roofline, tokens/s by threads and by context. Needs the extra `plot`.
+"""Records as a picture: the roofline, the bytes read, tokens/s by threads and by context.
 
-Every test has a colour and a mark of its own in all panels; the colours are those of Okabe and Ito,
-which colour-blind people can tell apart.
+Needs the extra `plot`. Every test has a colour and a mark of its own in all panels; the colours are
+those of Okabe and Ito, which colour-blind people can tell apart.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, Formatter, FuncFormatter, LogLocator, NullFormatter
 
 from bitinfer.bench.record import Record
+from bitinfer.bench.tables import PART_COLUMNS
 
 SUFFIXES = (".png", ".svg")
 _COLOURS = {  # without those that are faint on the paper
@@ -29,13 +30,15 @@ _MARKS = "osD^vP"
 _INK = {"light": ("#ffffff", "#1a1a1a", "#d8d8d8"), "dark": ("#161b22", "#e6e6e6", "#363d47")}
 _PANEL_INCHES = (4.4, 4.2)
 _CAPTION_CHARACTERS = 78  # to a panel's width
+_PART_SHADES = (0.75, 0.45, 0.2)  # of ink on the paper: weights, head, KV
 _LOGARITHMIC_FROM = 4  # times that the fastest is faster than the slowest
 
 
 def draw(records: list[Record], path: Path, *, theme: str = "light") -> None:
     """Write one picture of a measurement, with as many panels as there is something to show.
 
-    Always the roofline; speed by threads and by context where the records have several of them.
+    Always the roofline, and what the bytes are of if the records say so; speed by threads and by
+    context where the records have several of them.
 
     Args:
         records: Of one run of ``bench``.
@@ -51,23 +54,27 @@ def draw(records: list[Record], path: Path, *, theme: str = "light") -> None:
     at_least_depth = [record for record in records if record.depth == least_depth]
     threads = f"{most_threads} thread{'s' * (most_threads > 1)}"
     panels: list[_Panel] = [partial(_roofline, at_most_threads, f"roofline, {threads}")]
+    split = [record for record in at_most_threads if record.bytes_by_part]
+    if split:
+        panels.append(partial(_bytes_by_part, split, f"bytes per token, {threads}"))
     if len(at_least_depth) < len(records):
         panels.append(partial(_by_context, at_most_threads, f"by context, {threads}"))
     if len(at_most_threads) < len(records):
         after = f", after {least_depth} tokens" if least_depth else ""
         panels.append(partial(_by_threads, at_least_depth, f"by threads{after}"))
     with mpl.rc_context(_rc_params(theme)):
+        columns = 2 if len(panels) == 4 else len(panels)
+        rows = -(-len(panels) // columns)
         width, height = _PANEL_INCHES
-        figure = Figure(figsize=(width * len(panels), height), layout="constrained")
+        figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
         styles = _Styles(records, theme)
-        for axes, panel in zip(
-            figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
-        ):
+        grid = figure.subplots(rows, columns, squeeze=False).flat
+        for axes, panel in zip(grid, panels, strict=True):
             panel(axes, styles)
         handles, labels = figure.axes[0].get_legend_handles_labels()
         named = dict(zip(labels, handles, strict=True))  # a test at several depths once
-        figure.legend(named.values(), named, loc="outside upper center", ncols=3 * len(panels))
-        caption = textwrap.fill(_caption(records[0]), _CAPTION_CHARACTERS * len(panels))
+        figure.legend(named.values(), named, loc="outside upper center", ncols=3 * columns)
+        caption = textwrap.fill(_caption(records[0]), _CAPTION_CHARACTERS * columns)
         figure.supxlabel(caption, fontsize="x-small")
         figure.savefig(path, dpi=160)
 
@@ -145,6 +152,28 @@ def _roofline(records: list[Record], title: str, axes: Axes, styles: _Styles) ->
     )
     _logarithmic(axes.xaxis, FuncFormatter(lambda value, _: f"{value:g}"))
     _logarithmic(axes.yaxis, EngFormatter(sep=" "))
+
+
+def _bytes_by_part(records: list[Record], title: str, axes: Axes, styles: _Styles) -> None:
+    """A bar for each test, split into what is read; beside it how fast that was."""
+    shown = list(dict.fromkeys(record.test for record in records))
+    rows = [next(record for record in records if record.test == test) for test in shown]
+    left = [0.0] * len(rows)
+    for (name, parts), shade in zip(PART_COLUMNS.items(), _PART_SHADES, strict=True):
+        widths = [(record.part_bytes(*parts) or 0) / 1e6 for record in rows]
+        ink = mpl.rcParams["axes.labelcolor"]
+        axes.barh(shown, widths, left=left, height=0.6, color=(ink, shade), label=name)
+        left = [begin + width for begin, width in zip(left, widths, strict=True)]
+    for at, record in enumerate(rows):
+        text = f"{record.gb_per_s:.1f} GB/s, {record.roofline_share:.0%}"
+        axes.annotate(
+            text, (left[at], at), (4, 0), textcoords="offset points", verticalalignment="center"
+        )
+    axes.set(title=title, xlabel="MB per token; beside it GB/s, share of the roofline")
+    axes.set_xlim(right=1.45 * max(left))  # room for the texts
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.legend(loc="best", title_fontsize="small")
 
 
 def _by_threads(records: list[Record], title: str, axes: Axes, styles: _Styles) -> None:

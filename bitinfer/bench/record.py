@@ -10,9 +10,10 @@ from typing import Any
 
 from bitinfer.errors import RecordError
 
+PARTS = ("ternary", "float", "head", "kv")  # of what is read; float: norms, an embedding row
 _MACHINE_FACTS = ("commit", "date", "cpu", "cores", "memory", "compiler", "system")
 _NUMBERS = (
-    *("tokens", "prompt_tokens", "generated_tokens", "depth", "threads", "repeats"),
+    *("tokens", "prompt_tokens", "generated_tokens", "batch", "depth", "threads", "repeats"),
     *("tokens_per_s", "tokens_per_s_min", "tokens_per_s_max", "bytes_per_token"),
     *("gb_per_s", "roofline_gb_per_s", "cores", "memory"),
 )
@@ -24,13 +25,15 @@ class Record:
 
     Attributes:
         phase: ``prefill``, ``decode``, or ``prefill+decode``.
-        tokens: Tokens of this phase in each repeat: those of the prompt and the generated ones.
+        tokens: Tokens of this phase in each repeat: those of the prompt and all generated ones.
         prompt_tokens: Tokens of the prompt that are measured.
-        generated_tokens: Tokens after it that are measured.
+        generated_tokens: Tokens after it that are measured, of each sequence.
+        batch: Sequences that are generated at once.
         depth: Tokens that the cache held before.
         tokens_per_s: Median of the repeats; beside it the slowest and the fastest.
         tokens_per_s_runs: Every repeat, in the order of time; empty in records that kept none.
         bytes_per_token: Bytes of weights and KV cache that must be read per token.
+        bytes_by_part: The same for each of `PARTS`; empty in records that did not split them.
         gb_per_s: ``bytes_per_token * tokens_per_s / 1e9``.
         roofline_gb_per_s: The fastest read of one decoded token's bytes in the same run.
         joules_per_token: Of the processor's counter, over all repeats; None without a counter.
@@ -43,6 +46,7 @@ class Record:
     tokens: int
     prompt_tokens: int
     generated_tokens: int
+    batch: int
     depth: int
     threads: int
     tokens_per_s: float
@@ -50,6 +54,7 @@ class Record:
     tokens_per_s_max: float
     tokens_per_s_runs: list[float]
     bytes_per_token: int
+    bytes_by_part: dict[str, int]
     gb_per_s: float
     roofline_gb_per_s: float
     joules_per_token: float | None
@@ -67,15 +72,22 @@ class Record:
 
     @property
     def test(self) -> str:
-        """What was measured, as llama-bench writes it: ``pp512``, ``tg128 @ d1024``."""
+        """What was measured, as llama-bench writes it: ``pp512``, ``tg128 x8 @ d1024``."""
         parts = [f"pp{self.prompt_tokens}"] * bool(self.prompt_tokens)
         parts += [f"tg{self.generated_tokens}"] * bool(self.generated_tokens)
-        return "+".join(parts) + (f" @ d{self.depth}" if self.depth else "")
+        batch = f" x{self.batch}" if self.batch > 1 else ""
+        return "+".join(parts) + batch + (f" @ d{self.depth}" if self.depth else "")
 
     @property
-    def roofline_share(self) -> float | None:
-        """Share of the roofline; None for a prefill, which memory does not bound."""
-        return self.gb_per_s / self.roofline_gb_per_s if self.phase == "decode" else None
+    def roofline_share(self) -> float:
+        """Share of the memory's speed that was used; a prefill or a batch has other bounds."""
+        return self.gb_per_s / self.roofline_gb_per_s
+
+    def part_bytes(self, *parts: str) -> int | None:
+        """Bytes per token of some parts together; None if they were not split."""
+        if not self.bytes_by_part:
+            return None
+        return sum(self.bytes_by_part[part] for part in parts)
 
     def to_json(self) -> dict[str, Any]:
         """One flat JSON object: the machine's facts stand beside the rest."""
@@ -94,8 +106,10 @@ class Record:
         filled = {
             "prompt_tokens": tokens if flat["phase"] == "prefill" else 0,
             "generated_tokens": tokens if flat["phase"] == "decode" else 0,
+            "batch": 1,
             "depth": 0,
             "tokens_per_s_runs": [],
+            "bytes_by_part": {},
             "joules_per_token": None,
             "energy": "not available: not measured when this record was made",
             **flat,
@@ -147,3 +161,12 @@ def _check_types(flat: dict[str, Any], where: str) -> None:
             raise RecordError(f"{where}: {name}: expected a number of at least 0, got {value!r}")
     if not isinstance(flat["shape"], dict):
         raise RecordError(f"{where}: shape: expected an object, got {flat['shape']!r}")
+    parts = flat["bytes_by_part"]
+    if parts != {} and not (
+        isinstance(parts, dict)
+        and set(parts) == set(PARTS)
+        and all(isinstance(num_bytes, int) for num_bytes in parts.values())
+    ):
+        raise RecordError(
+            f"{where}: bytes_by_part: expected bytes of {', '.join(PARTS)}, got {parts!r}"
+        )

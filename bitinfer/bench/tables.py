@@ -9,9 +9,10 @@ from collections.abc import Iterable, Sequence
 
 from bitinfer.bench.record import Record
 
+PART_COLUMNS = {"weights": ("ternary", "float"), "head": ("head",), "KV": ("kv",)}  # MB per token
 _COLUMNS = (
-    *("model", "packing", "test", "threads", "tokens/s", "slowest-fastest", "MB/token", "GB/s"),
-    *("roofline", "J/token"),
+    *("model", "packing", "test", "threads", "tokens/s", "slowest-fastest"),
+    *(*PART_COLUMNS, "MB/token", "GB/s", "roofline", "J/token"),
 )
 
 
@@ -19,7 +20,8 @@ def record_rows(records: list[Record]) -> list[list[str]]:
     """A heading and a row for each record, as text for people."""
     rows = [list(_COLUMNS)]
     for record in records:
-        share, joules = record.roofline_share, record.joules_per_token
+        joules = record.joules_per_token
+        read = [record.part_bytes(*parts) for parts in PART_COLUMNS.values()]
         row = [
             record.model,
             record.packing,
@@ -27,9 +29,10 @@ def record_rows(records: list[Record]) -> list[list[str]]:
             str(record.threads),
             f"{record.tokens_per_s:.1f}",
             f"{record.tokens_per_s_min:.1f}-{record.tokens_per_s_max:.1f}",
+            *("" if num_bytes is None else f"{num_bytes / 1e6:.2f}" for num_bytes in read),
             f"{record.bytes_per_token / 1e6:.2f}",
             f"{record.gb_per_s:.1f}",
-            "" if share is None else f"{share:.0%}",
+            f"{record.roofline_share:.0%}",
             "" if joules is None else f"{joules:.3g}",
         ]
         rows.append(row)

@@ -77,6 +77,16 @@ Examples:
     help="A prompt and tokens generated after it, timed as one; may be repeated",
 )
 @click.option(
+    "-b",
+    "--batch",
+    "batches",
+    type=Counts(1, 256),
+    metavar="N,...",
+    default="1",
+    show_default=True,
+    help="Sequences that are generated at once",
+)
+@click.option(
     "-d",
     "--depth",
     "depths",
@@ -148,7 +158,7 @@ def bench(
     """Measure the prefill and decode speed of MODEL (a folder; default: the embedded one).
 
     Options with N,... take several numbers with commas between them; everything is measured with
-    each number of threads and at each depth.
+    each number of threads and at each depth, generation with each batch.
     """
     from bitinfer import default_model
     from bitinfer.bench import write_records
@@ -252,12 +262,14 @@ def _print_table(records: list[Record], rows: list[list[str]]) -> None:
     to.print(f"{first.model}: {first.packing}, {first.head} head, {first.kv_cache} cache")
     to.print(f"{first.machine['cpu']}: {first.isa}, {runs}")
     rows = tables.without_columns(rows, ["model", "packing"])
-    drop = ["MB/token", "slowest-fastest", "GB/s", "J/token", "roofline", "threads"]
+    drop = ["slowest-fastest", "MB/token", "J/token", *tables.PART_COLUMNS]
+    drop += ["GB/s", "roofline", "threads"]
     print_table(rows, to, left=["test"], drop=drop)
     read: dict[int, float] = {}
     for record in records:
         read[record.threads] = max(read.get(record.threads, 0.0), record.roofline_gb_per_s)
     shown = ", ".join(f"{gb:.1f} GB/s by {n}" for n, gb in read.items())
+    to.print("weights, head, KV: MB that each token reads; roofline: share of memory's speed")
     to.print(f"roofline: memory read with as many threads: {shown}")
     to.print(f"energy: {first.energy}")
 

@@ -43,7 +43,15 @@ def compare(old: Path, new: Path, output: str) -> None:
     elif pairs:
         from bitinfer.cli.table import console, print_table
 
-        drop = ("old tokens/s", "new tokens/s", "model", "threads", "spread")
+        drop = (
+            "MB/token",
+            "roofline",
+            "old tokens/s",
+            "new tokens/s",
+            "model",
+            "threads",
+            "spread",
+        )
         print_table(_rows(pairs), console(), left=("model", "test", "verdict"), drop=drop)
     for note in _notes(pairs):
         click.echo(f"note: {note}", err=True)
@@ -56,10 +64,14 @@ def compare(old: Path, new: Path, output: str) -> None:
 
 def _rows(pairs: list[Comparison]) -> list[list[str]]:
     rows = [["model", "test", "threads", "old tokens/s", "new tokens/s"]]
-    rows[0] += ["ratio", "spread", "verdict"]
+    rows[0] += ["MB/token", "roofline", "ratio", "spread", "verdict"]
     for pair in pairs:
         row = [pair.old.model, pair.test, str(pair.old.threads)]
         row += [f"{record.tokens_per_s:.1f}" for record in (pair.old, pair.new)]
+        row.append(
+            " > ".join(f"{record.bytes_per_token / 1e6:.1f}" for record in (pair.old, pair.new))
+        )
+        row.append(" > ".join(f"{record.roofline_share:.0%}" for record in (pair.old, pair.new)))
         spread = f"{pair.ratio_min:.2f}-{pair.ratio_max:.2f}" if not pair.obstacle else ""
         row += ["" if pair.obstacle else f"{pair.ratio:.2f}", spread, pair.verdict]
         rows.append(row)

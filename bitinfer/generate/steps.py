@@ -6,14 +6,29 @@ What becomes of the ids is `reply.Reply`'s part.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitinfer.engine import Engine, KvCache
 from bitinfer.errors import ContextLengthError, PromptError
-from bitinfer.generate.reply import Reply
+from bitinfer.generate.reply import FinishReason
 from bitinfer.sampling import ChooseToken
+
+
+class Growing(Protocol):
+    """What the loop needs of a reply that it grows."""
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why it has ended; None while it has not."""
+
+    def add(self, token_id: int) -> object:
+        """Take a token."""
+
+    def end(self, reason: Literal["length"]) -> object:
+        """End it: its cache is full."""
 
 
 def generate_step(
@@ -55,7 +70,7 @@ def generate_many(
     token_ids: Sequence[int],
     cache: KvCache,
     chooses: Sequence[ChooseToken],
-    replies: Sequence[Reply],
+    replies: Sequence[Growing],
     vocab_size: int = 0,
 ) -> Iterator[int]:
     """Grow several replies to one prompt until all have ended, all of them in each step.
