@@ -6,6 +6,8 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <cstring>
+#include <memory>
 #include <numeric>
 #include <optional>
 #include <vector>
@@ -14,7 +16,9 @@
 #include "dispatch/dispatch.h"
 #include "ops/ternary_matmul.h"
 #include "pack/checkpoint.h"
+#include "threads/thread_pool.h"
 #include "util/check.h"
+#include "util/huge_memory.h"
 
 namespace py = pybind11;
 
@@ -26,8 +30,17 @@ using I8 = py::array_t<int8_t, py::array::c_style>;
 using I32 = py::array_t<int32_t, py::array::c_style>;
 using F32 = py::array_t<float, py::array::c_style>;
 
+// uint8 (bytes) of memory in huge pages.
+U8 huge_bytes(int64_t bytes) {
+  auto memory = std::make_unique<HugeMemory>(static_cast<std::size_t>(bytes));
+  uint8_t* const first = memory->data();
+  const py::capsule owner(memory.release(), [](void* p) { delete static_cast<HugeMemory*>(p); });
+  return U8({bytes}, {int64_t{1}}, first, owner);
+}
+
 // uint8 (bytes) that starts at a multiple of kPackedAlign, as the kernels want it.
 U8 aligned_bytes(int64_t bytes) {
+  if (bytes >= static_cast<int64_t>(kHugePage)) return huge_bytes(bytes);
   U8 owner(bytes + kPackedAlign);
   const auto at = reinterpret_cast<uintptr_t>(owner.mutable_data());
   uint8_t* first = owner.mutable_data() +
@@ -111,6 +124,19 @@ U8 repack_array(const U8& packed, const std::string& src, const std::string& dst
   py::gil_scoped_release release;
   repack(w, to, data, num_threads);
   return out;
+}
+
+void copy_array(const U8& from, U8& to, int num_threads) {
+  BITINFER_CHECK(from.size() == to.size(),
+                 "to: expected " << from.size() << " bytes, got " << to.size());
+  const uint8_t* source = from.data();
+  uint8_t* target = to.mutable_data();
+  const int64_t bytes = from.size(), piece = static_cast<int64_t>(kHugePage);
+  py::gil_scoped_release release;
+  parallel_for(resolve_num_threads(num_threads), 0, bytes, piece,
+               [&](int64_t begin, int64_t end, int) {
+                 std::memcpy(target + begin, source + begin, static_cast<std::size_t>(end - begin));
+               });
 }
 
 U8 pack_hf_array(const U8& hf, int64_t n, const std::string& packing, int num_threads) {
@@ -252,6 +278,11 @@ void register_pack(py::module_& m) {
         "ValueError naming row, column and byte of the first code that encodes nothing.");
   m.def("repack", &repack_array, py::arg("packed").noconvert(), py::arg("src"), py::arg("dst"),
         py::arg("n"), py::arg("k"), threads, "From one packing to another.");
+  m.def("huge_bytes", &huge_bytes, py::arg("num_bytes"),
+        "uint8 (num_bytes) zeros at a multiple of 2 MiB, in huge pages where the system has them. "
+        "MemoryError.");
+  m.def("copy_bytes", &copy_array, py::arg("source").noconvert(), py::arg("target").noconvert(),
+        threads, "Copy uint8 bytes to as many others, in parallel.");
   m.def("pack_hf", &pack_hf_array, py::arg("hf").noconvert(), py::arg("n"), py::arg("packing"),
         threads, "Hugging Face 2-bit uint8 (ceil(n/4), K) -> packed uint8. ValueError for code 3.");
   m.def("pack_absmean", &pack_absmean_array, py::arg("buffer").noconvert(), py::arg("dtype"),
