@@ -19,6 +19,7 @@ from bitinfer.errors import CheckpointError, ContextLengthError, PackedFileError
 from bitinfer.families.check import check_weights
 from bitinfer.families.spec import EMBEDDING, HEAD, HEAD_SCALE, check_spec
 from bitinfer.formats.packed import PACKED_NAME, PackedFile, Tensor, is_packed_folder
+from bitinfer.resident import WEIGHTS, HugeMemory, copy_mapped
 
 KvCache = _core.KvCache
 KV_CACHES = ("f16", "f32", "int8")
@@ -34,6 +35,7 @@ class Engine:
         packing: Layout in memory of the ternary matrices.
         head: ``int8`` or ``source``.
         kv_cache: dtype of new caches.
+        weights: ``mmap``: read where the file is mapped; ``copy``: in huge pages of its own.
         context_length: Positions that a new cache holds.
         notes: Sentences for the user about work done at load.
     """
@@ -47,6 +49,7 @@ class Engine:
         packing: str,
         head: str,
         kv_cache: str,
+        weights_in: str,
         num_threads: int | None,
         context_length: int | None,
         notes: Sequence[str],
@@ -61,6 +64,7 @@ class Engine:
         self.packing = packing
         self.head = head
         self.kv_cache = kv_cache
+        self.weights = weights_in
         self.context_length = length
         self.notes = list(notes)
         threads = runtime.num_threads() if num_threads is None else num_threads
@@ -75,6 +79,7 @@ class Engine:
         packing: str = "auto",
         head: str = "int8",
         kv_cache: str = "f16",
+        weights: str = "auto",
         num_threads: int | None = None,
         context_length: int | None = None,
         progress: Progress | None = None,
@@ -86,15 +91,19 @@ class Engine:
             packing: ``i2``, ``t3``, ``t5``, or ``auto``: the fastest here.
             head: ``int8``, or ``source``: the checkpoint's own dtype.
             kv_cache: ``f16``, ``f32`` or ``int8``.
+            weights: ``mmap``: as the file has them, shared with other processes; ``copy``: in
+                huge pages; ``auto``: mapped.
             num_threads: None: ``runtime.num_threads()``.
             context_length: Positions a cache holds; None: all that the model was made for.
-            progress: Called with bytes packed and bytes in all, if matrices must be packed.
+            progress: Called with bytes done and bytes in all, if weights are packed or copied.
 
         Raises:
             BitinferError: the folder cannot be used as it is (see errors.py).
             ValueError: an argument is not one of the choices or out of range.
         """
         check_choices(packing, head)
+        if weights not in WEIGHTS:
+            raise ValueError(f"weights: expected {', '.join(WEIGHTS)}, got {weights!r}")
         if kv_cache not in KV_CACHES:
             raise ValueError(f"kv_cache: expected {', '.join(KV_CACHES)}, got {kv_cache!r}")
         if num_threads is not None:
@@ -102,19 +111,23 @@ class Engine:
         runtime.active_isa()  # a wrong BITINFER_ISA speaks here, as UnsupportedIsaError
         folder = Path(path)
         notes: list[str] = []
-        if is_packed_folder(folder):
-            spec, weights, packing = _load_packed(folder, packing, head, notes, progress)
-        else:
-            spec, weights, packing = _load_raw(folder, packing, head, notes, progress)
+        load = _load_packed if is_packed_folder(folder) else _load_raw
+        spec, tensors, loaded = load(folder, packing, head, weights, notes, progress)
+        if weights == "copy":
+            is_head = spec["tie_word_embeddings"] and head == "source"
+            copied = copy_mapped(tensors, set() if is_head else {EMBEDDING}, progress)
+            if copied >= _NOTED_BYTES:
+                notes.append(f"copied {copied / 1e6:.0f} MB of weights into huge pages")
         config = check_spec(spec, str(folder), PackedFileError)
-        weights["rope.inv_freq"] = _tensor(inv_freq(config))
+        tensors["rope.inv_freq"] = _tensor(inv_freq(config))
         return cls(
             folder,
             spec,
-            weights,
-            packing=packing,
+            tensors,
+            packing=loaded,
             head=head,
             kv_cache=kv_cache,
+            weights_in="mmap" if weights == "auto" else weights,
             num_threads=num_threads,
             context_length=context_length,
             notes=notes,
@@ -235,7 +248,12 @@ class Engine:
 
 
 def _load_packed(
-    folder: Path, packing: str, head: str, notes: list[str], progress: Progress | None
+    folder: Path,
+    packing: str,
+    head: str,
+    weights_in: str,
+    notes: list[str],
+    progress: Progress | None,
 ) -> tuple[dict[str, Any], dict[str, Tensor], str]:
     """Spec, weights and packing of a packed folder; repacks in memory where asked or faster."""
     file = PackedFile(folder / PACKED_NAME)
@@ -244,24 +262,43 @@ def _load_packed(
     check_weights(file, spec)
     file.validate_codes()
     stored = file.header.packing
-    wanted = _core.auto_packing() if packing == "auto" else packing
+    if packing != "auto":
+        wanted = packing
+    else:
+        wanted = stored if weights_in == "mmap" else _core.auto_packing()
+    if weights_in == "mmap" and wanted != stored:
+        raise ValueError(
+            f"weights: expected auto or copy, as {file.path} holds {stored} and not {wanted}, got"
+            " 'mmap'"
+        )
     weights = {name: file.tensor(name) for name in file}
     if wanted != stored:
-        packed_bytes = 0
-        all_bytes = sum(len(weights[name][0]) for name in file.header.ternary)
-        for name, (n, k) in file.header.ternary.items():
-            view = weights[name][0]
-            weights[name] = (_core.repack(view, stored, wanted, n, k), wanted, (n, k))
-            packed_bytes += len(view)
-            if progress is not None:
-                progress(packed_bytes, all_bytes)
-        if packed_bytes >= _NOTED_BYTES:
+        num_bytes = _repack(weights, file, wanted, progress)
+        if num_bytes >= _NOTED_BYTES:
             notes.append(
-                f"repacked {packed_bytes / 1e6:.0f} MB from {stored} to {wanted} in memory"
+                f"repacked {num_bytes / 1e6:.0f} MB from {stored} to {wanted} in memory"
                 + (", faster on this machine" if packing == "auto" else "")
             )
     _choose_head(spec, weights, head, file.path, notes)
     return spec, weights, wanted
+
+
+def _repack(
+    weights: dict[str, Tensor], file: PackedFile, packing: str, progress: Progress | None
+) -> int:
+    """Bring the ternary matrices into another packing, in huge pages; returns their old bytes."""
+    matrices = file.header.ternary
+    block = HugeMemory([_core.packed_bytes(packing, n, k) for n, k in matrices.values()])
+    total = sum(len(weights[name][0]) for name in matrices)
+    done = 0
+    for name, (n, k) in matrices.items():
+        view = weights[name][0]
+        packed = _core.repack(view, file.header.packing, packing, n, k)
+        weights[name] = (block.copy(packed), packing, (n, k))
+        done += len(view)
+        if progress is not None:
+            progress(done, total)
+    return total
 
 
 def _choose_head(
@@ -289,13 +326,24 @@ def _choose_head(
 
 
 def _load_raw(
-    folder: Path, packing: str, head: str, notes: list[str], progress: Progress | None
+    folder: Path,
+    packing: str,
+    head: str,
+    weights_in: str,
+    notes: list[str],
+    progress: Progress | None,
 ) -> tuple[dict[str, Any], dict[str, Tensor], str]:
     """Spec, weights and packing of a raw folder; float tensors stay mapped, the rest is made."""
     source = open_checkpoint(folder, packing, "source")
+    if weights_in == "mmap":
+        raise ValueError(
+            f"weights: expected auto or copy, as {folder} must be packed first, got 'mmap': convert"
+            " it with 'bitinfer convert'"
+        )
+    block = HugeMemory([_core.packed_bytes(source.packing, w.n, w.k) for w in source.plan.ternary])
     weights: dict[str, Tensor] = {}
     for name in source.tensors:
-        weights[name] = _in_memory(source, name)
+        weights[name] = _in_memory(source, name, block)
         if progress is not None:
             progress(sum(len(data) for data, _, _ in weights.values()), source.total_bytes)
     notes.append(
@@ -305,11 +353,11 @@ def _load_raw(
     return source.plan.spec, weights, source.packing
 
 
-def _in_memory(source: CanonicalWeights, name: str) -> Tensor:
+def _in_memory(source: CanonicalWeights, name: str, block: HugeMemory) -> Tensor:
     dtype, shape = source.tensors[name]
     if name in source.ternary:
         (packed,) = source.chunks(name)
-        return packed, source.packing, (source.ternary[name].n, source.ternary[name].k)
+        return block.copy(packed), source.packing, (source.ternary[name].n, source.ternary[name].k)
     if name.endswith(".weight_scale"):
         (scale,) = source.chunks(name)
         return _tensor(scale)

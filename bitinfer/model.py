@@ -79,6 +79,7 @@ class Model:
         packing: str = "auto",
         head: str = "int8",
         kv_cache: str = "f16",
+        weights: str = "auto",
         num_threads: int | None = None,
         context_length: int | None = None,
         progress: bool | None = None,
@@ -90,6 +91,8 @@ class Model:
             packing: "auto" (the fastest here), "i2", "t3" or "t5".
             head: "int8", or "source" for the checkpoint's own values.
             kv_cache: "f16", "f32" or "int8".
+            weights: "mmap" (as the file has them, shared with other processes), "copy" (in huge
+                pages) or "auto".
             num_threads: None: BITINFER_NUM_THREADS, else the physical performance cores.
             context_length: Most tokens of prompt and reply; None: what the model was made for.
             progress: Bars on stderr while it loads and generates; None: in notebooks only.
@@ -105,6 +108,7 @@ class Model:
                 packing=packing,
                 head=head,
                 kv_cache=kv_cache,
+                weights=weights,
                 num_threads=num_threads,
                 context_length=context_length,
                 progress=show,

@@ -153,6 +153,7 @@ def bench(
     packing: str,
     head: str,
     kv_cache: str,
+    weights: str,
     **measured: Any,
 ) -> None:
     """Measure the prefill and decode speed of MODEL (a folder; default: the embedded one).
@@ -174,6 +175,7 @@ def bench(
         packing=packing,
         head=head,
         kv_cache=kv_cache,
+        weights=weights,
         num_threads=threads[0] if threads else None,
     )
     for note in engine.notes:

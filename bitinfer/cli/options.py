@@ -71,6 +71,14 @@ _LAYOUT = (
         help="How the cache keeps keys and values",
         section=_MODEL,
     ),
+    setting(
+        "--weights",
+        type=click.Choice(["auto", "mmap", "copy"]),
+        default="auto",
+        show_default=True,
+        help="Weights where the file is mapped, or copied into huge pages",
+        section=_MODEL,
+    ),
 )
 
 _LOADING = (
@@ -166,7 +174,7 @@ def _add(command: Command, options: Sequence[Option]) -> Command:
 
 
 def layout_options(command: Command) -> Command:
-    """Add --packing, --head and --kv-cache."""
+    """Add --packing, --head, --kv-cache and --weights."""
     return _add(command, _LAYOUT)
 
 
@@ -215,6 +223,7 @@ def load_model(options: dict[str, Any]) -> Model:
         packing=options.pop("packing"),
         head=options.pop("head"),
         kv_cache=options.pop("kv_cache"),
+        weights=options.pop("weights"),
         num_threads=options.pop("threads"),
         context_length=options.pop("context_length"),
         progress=sys.stderr.isatty(),
