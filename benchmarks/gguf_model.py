@@ -1,13 +1,14 @@
-"""Write a packed model as GGUF for llama.cpp, the ternary matrices as TQ1_0 or TQ2_0.
+"""Write a packed model as GGUF for llama.cpp, the ternary matrices as TQ1_0, TQ2_0 or F16.
 
 Every ternary weight and every norm is the same. llama.cpp's architecture ``bitnet`` gates with silu
 whatever the model does, which changes no size. The embedding, which is also the head, is stored as
-Q6_K, as llama.cpp's own converter does for these types; the library ``gguf`` cannot encode that, so
-it is done here. No tokenizer is written: token ids are all that a benchmark needs.
+F16, or as Q6_K as by llama.cpp's own converter for the ternary types; the library ``gguf`` cannot
+encode that, so it is done here. No tokenizer is written: token ids are all that a benchmark needs.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from bitinfer.families.spec import EMBEDDING
 from bitinfer.formats.packed import PACKED_NAME, PackedFile
 
 TERNARY_TYPES = ("TQ1_0", "TQ2_0")
-_EMBEDDING_TYPE = gguf.GGMLQuantizationType.Q6_K
+EMBEDDING_TYPES = ("Q6_K", "F16")
 _EMBEDDING_BLOCK_ROWS = 2048
+_FLOATS = {"F32": np.float32, "F16": np.float16}
 # Ours, in a layer -> llama.cpp's.
 _LAYER_NAMES = {
     "self_attn.q_proj": "attn_q",
@@ -39,36 +41,43 @@ _LAYER_NAMES = {
 }
 
 
-def write_gguf(folder: Path, out: Path, ternary_type: str) -> None:
+def write_gguf(folder: Path, out: Path, matrices: str, embedding: str) -> None:
     """Write the packed model of ``folder`` to ``out``, one tensor after the other.
 
     Args:
-        folder: A packed model with sub-norms and a tied head, its columns multiples of 256.
+        folder: A packed model with sub-norms and a tied head; for TQ1_0, TQ2_0 and Q6_K its columns
+            are multiples of 256.
         out: The GGUF file, replaced.
-        ternary_type: ``TQ1_0`` or ``TQ2_0``.
+        matrices: Type of the ternary matrices: ``TQ1_0``, ``TQ2_0`` or ``F16``.
+        embedding: One of `EMBEDDING_TYPES`.
     """
     file = PackedFile(folder / PACKED_NAME)
     spec = file.header.spec
     if not (spec["attn_sub_norm"] and spec["ffn_sub_norm"] and spec["tie_word_embeddings"]):
         raise SystemExit(f"{folder}: expected sub-norms and a tied head, as llama.cpp's bitnet has")
-    quant = gguf.GGMLQuantizationType[ternary_type]
     writer = gguf.GGUFWriter(out, "bitnet")
     _add_spec(writer, spec)
-    names = [n for n in file if n.startswith("model.") and n.endswith(".weight")]
-    for name in names:
-        shape = file.header.ternary.get(name) or file.tensor(name)[2]
-        kind = quant if name in file.header.ternary else None
-        kind = _EMBEDDING_TYPE if name == EMBEDDING else kind
-        dtype = np.dtype(np.float32 if kind is None else np.uint8)
-        stored = shape if kind is None else gguf.quant_shape_to_byte_shape(shape, kind)
-        num_bytes = int(np.prod(stored)) * dtype.itemsize
-        writer.add_tensor_info(gguf_name(name), stored, dtype, num_bytes, kind)
+    kinds = {n: "F32" for n in file if n.startswith("model.") and n.endswith(".weight")}
+    kinds |= dict.fromkeys(file.header.ternary, matrices) | {EMBEDDING: embedding}
+    for name, kind in kinds.items():
+        _add_tensor(writer, name, file.header.ternary.get(name) or file.tensor(name)[2], kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for name in names:
-        writer.write_tensor_data(_data(file, name, quant))
+    for name, kind in kinds.items():
+        writer.write_tensor_data(_data(file, name, kind))
     writer.close()
+
+
+def _add_tensor(writer: Any, name: str, shape: tuple[int, ...], kind: str) -> None:
+    """Announce a tensor whose data follow later."""
+    if kind in _FLOATS:
+        dtype, quant, stored = np.dtype(_FLOATS[kind]), None, shape
+    else:
+        dtype, quant = np.dtype(np.uint8), gguf.GGMLQuantizationType[kind]
+        stored = gguf.quant_shape_to_byte_shape(shape, quant)
+    num_bytes = math.prod(stored) * dtype.itemsize
+    writer.add_tensor_info(gguf_name(name), stored, dtype, num_bytes, quant)
 
 
 def gguf_name(name: str) -> str:
@@ -95,16 +104,23 @@ def _add_spec(writer: Any, spec: dict[str, Any]) -> None:
     writer.add_tokenizer_model("no_vocab")
 
 
-def _data(file: PackedFile, name: str, quant: Any) -> NDArray[Any]:
+def _data(file: PackedFile, name: str, kind: str) -> NDArray[Any]:
     """A tensor as it stands in the GGUF file."""
     if name in file.header.ternary:
         n, k = file.header.ternary[name]
         weights = _core.unpack(file.tensor(name)[0], file.header.packing, n, k)
         (scale,) = _floats(file, f"{name}_scale")
-        return gguf.quants.quantize(weights * np.float32(scale), quant)
+        return _encoded(weights * np.float32(scale), kind)
     if name == EMBEDDING:
-        return np.concatenate([q6_k(rows) for rows in _embedding_rows(file)])
+        return np.concatenate([_encoded(rows, kind) for rows in _embedding_rows(file)])
     return _floats(file, name)
+
+
+def _encoded(rows: NDArray[np.float32], kind: str) -> NDArray[Any]:
+    if kind == "Q6_K":
+        return q6_k(rows)
+    encoded: NDArray[Any] = gguf.quants.quantize(rows, gguf.GGMLQuantizationType[kind])
+    return encoded
 
 
 def _embedding_rows(file: PackedFile) -> Iterator[NDArray[np.float32]]:

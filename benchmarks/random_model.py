@@ -92,6 +92,17 @@ SHAPES = {
         tie_word_embeddings=True,
         sub_norms=True,
     ),
+    "bitnet-3b": _shape(  # 1bitLLM/bitnet_b1_58-3B
+        *(3200, 8640, 26, 32, 32),
+        model_type="bitnet",
+        architectures=["BitNetForCausalLM"],
+        vocab_size=32002,
+        hidden_act="silu",
+        max_position_embeddings=2048,
+        rope_theta=10000.0,
+        tie_word_embeddings=True,
+        sub_norms=True,
+    ),
     "llama-8b": _shape(  # HF1BitLLM/Llama3-8B-1.58
         *(4096, 14336, 32, 32, 8),
         model_type="llama",

@@ -1,8 +1,9 @@
-"""benchmarks/peers.py: programs take turns, and ratios are those of the same round."""
+"""benchmarks/peers.py, turns.py: programs take turns, and ratios are those of the same round."""
 
-import peers
 import pytest
-from peers import Program, bitinfer_program, table, take_turns, undisturbed
+import turns
+from peers import Program, bitinfer_program, measure, table
+from turns import undisturbed
 
 from bitinfer import default_model
 
@@ -21,11 +22,11 @@ def program(name, rates, calls):
 
 
 def test_programs_take_turns_and_ratios_pair_the_rounds(monkeypatch):
-    monkeypatch.setattr(peers, "other_cpu_s", lambda: 0.0)
+    monkeypatch.setattr(turns, "other_cpu_s", lambda: 0.0)
     calls = []
     ours = program("ours", [999, 999, 100, 20, 110, 22, 120, 18], calls)
     theirs = program("theirs", [1, 1, 50, 10, 100, 10, 40, 10], calls)
-    records = take_turns([ours, theirs], TESTS, repeats=3)
+    records = measure([ours, theirs], TESTS, rounds=3)
     assert [name for name, *_ in calls] == ["ours", "theirs"] * 2 * 4
     assert calls[:4] == [(name, *test) for test in TESTS for name in ("ours", "theirs")]
     found = {(r["program"], r["phase"]): r for r in records}
@@ -49,12 +50,13 @@ def test_bitinfer_runs_each_test(test):
 
 def test_a_disturbed_run_is_repeated_and_the_least_disturbed_counts(monkeypatch):
     others = iter([0, 1e9, 1e9, 1e9, 1e9, 1e9 + 5])  # before and after each run
-    monkeypatch.setattr(peers, "other_cpu_s", lambda: next(others))
-    assert undisturbed(program("p", [7, 8], []), (1, 0)) == (8, 0)
+    monkeypatch.setattr(turns, "other_cpu_s", lambda: next(others))
+    assert undisturbed(iter([7, 8]).__next__) == (8, 0)
     ticks = iter(range(0, 10**9, 10**6))
-    monkeypatch.setattr(peers, "other_cpu_s", lambda: next(ticks))
-    calls = []
-    rate, share = undisturbed(program("p", [1, 2, 3, 4, 5, 6], calls), (1, 0))
+    monkeypatch.setattr(turns, "other_cpu_s", lambda: next(ticks))
+    runs = iter([1, 2, 3, 4, 5, 6])
+    rate, share = undisturbed(runs.__next__)
     assert rate in (1, 2, 3, 4, 5)
     assert share > 1
-    assert len(calls) == peers.MOST_TRIES
+    assert turns.MOST_TRIES == 5
+    assert next(runs) == 6

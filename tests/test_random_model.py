@@ -33,6 +33,7 @@ def small(name, **changes):
     [  # formats: the real models' counts of ternary weights
         ("bitnet-2b-4t", 2_084_044_800),
         ("bitnet-700m", 679_477_248),
+        ("bitnet-3b", 3_221_504_000),
         ("llama-8b", 6_979_321_856),
     ],
 )

@@ -7,6 +7,7 @@ import pytest
 from random_model import SHAPES, Shape, write_random_model
 
 from bitinfer import _core
+from bitinfer.families.spec import EMBEDDING
 from bitinfer.formats.packed import PACKED_NAME, PackedFile
 
 SMALL = {
@@ -30,11 +31,13 @@ def packed(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module", params=gguf_model.TERNARY_TYPES)
+@pytest.fixture(
+    scope="module", params=[("TQ1_0", "Q6_K"), ("TQ2_0", "Q6_K"), ("TQ2_0", "F16"), ("F16", "F16")]
+)
 def written(request, packed, tmp_path_factory):
     path = tmp_path_factory.mktemp("gguf") / "small.gguf"
-    gguf_model.write_gguf(packed, path, request.param)
-    return PackedFile(packed / PACKED_NAME), gguf.GGUFReader(path), request.param
+    gguf_model.write_gguf(packed, path, *request.param)
+    return PackedFile(packed / PACKED_NAME), gguf.GGUFReader(path), *request.param
 
 
 def values(tensor):
@@ -42,7 +45,7 @@ def values(tensor):
 
 
 def test_every_ternary_weight_is_the_same(written):
-    file, reader, quant = written
+    file, reader, quant, _ = written
     tensors = {t.name: t for t in reader.tensors}
     assert len(tensors) == len(file.header.ternary) + 2 * 4 + 2
     for name, (n, k) in file.header.ternary.items():
@@ -53,8 +56,17 @@ def test_every_ternary_weight_is_the_same(written):
         np.testing.assert_allclose(values(tensor), weights * scale, rtol=2**-10)  # an f16 scale
 
 
+def test_an_embedding_in_f16_is_the_same(written):
+    file, reader, _, embedding = written
+    tensor = next(t for t in reader.tensors if t.name == "token_embd.weight")
+    assert tensor.tensor_type.name == embedding
+    if embedding == "F16":
+        bits = file.tensor(EMBEDDING)[0].view(np.uint16).astype(np.uint32) << 16
+        assert (values(tensor).ravel() == bits.view(np.float32)).all()  # f16 holds bf16 near 1
+
+
 def test_the_spec_is_the_same(written):
-    file, reader, _ = written
+    file, reader, *_ = written
     spec = file.header.spec
     read = {name.partition(".")[2]: field.contents() for name, field in reader.fields.items()}
     assert read["block_count"] == spec["num_hidden_layers"]
