@@ -21,10 +21,18 @@ BITINFER_INLINE __m256i negate_bytes(__m256i a, __m256i control) {
 
 BITINFER_INLINE __m256i fill_words16(int16_t x) { return _mm256_set1_epi16(x); }
 BITINFER_INLINE __m256i add_words16(__m256i a, __m256i b) { return _mm256_add_epi16(a, b); }
+// As negate_bytes, on words.
+BITINFER_INLINE __m256i negate_words16(__m256i a, __m256i control) {
+  return _mm256_sign_epi16(a, control);
+}
 BITINFER_INLINE __m256i subtract_words16(__m256i a, __m256i b) { return _mm256_sub_epi16(a, b); }
 template <int n>
 BITINFER_INLINE __m256i shift_words_right(__m256i a) {
   return _mm256_srli_epi16(a, n);
+}
+template <int n>
+BITINFER_INLINE __m256i shift_words_right_signed(__m256i a) {
+  return _mm256_srai_epi16(a, n);
 }
 template <int n>
 BITINFER_INLINE __m256i shift_words_left(__m256i a) {
@@ -37,6 +45,11 @@ BITINFER_INLINE __m256i load_table(const uint8_t* p) {
 }
 BITINFER_INLINE __m256i look_up(__m256i table, __m256i index) {
   return _mm256_shuffle_epi8(table, index);
+}
+
+// The bytes of 16 words of two tables in -128..127, one table behind the other.
+BITINFER_INLINE void store_table_pair(const __m256i* low, const __m256i* high, uint8_t* tables) {
+  store_bytes(tables, _mm256_permute4x64_epi64(_mm256_packs_epi16(*low, *high), 0xd8));
 }
 
 // 32-bit words, for read_streams.

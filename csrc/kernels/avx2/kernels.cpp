@@ -29,6 +29,7 @@ constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in eve
 #include "kernels/generic/lane_groups.inl.h"
 #include "kernels/generic/read_streams.inl.h"
 #include "kernels/generic/ternary_gemv_addsub_t3.inl.h"
+#include "kernels/generic/build_tables_t3.inl.h"
 #include "kernels/avx2/ternary_gemv_i2.inl.h"
 #include "kernels/generic/unpack_panel.inl.h"
 #include "kernels/generic/unpack_t5.inl.h"
@@ -44,6 +45,11 @@ constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in eve
 BITINFER_SYMBOL void build_tables_i8_i2(const int8_t* codes, int64_t block_begin, int64_t block_end,
                                         uint8_t* tables) {
   build_i2_tables(codes, block_begin, block_end, tables);
+}
+
+BITINFER_SYMBOL void build_tables_i8_t3(const int8_t* codes, int64_t block_begin, int64_t block_end,
+                                        uint8_t* tables) {
+  build_t3_tables(codes, block_begin, block_end, tables);
 }
 
 BITINFER_SYMBOL void ternary_gemv_addsub_i8_i2_i32(const TileStreams& streams, int64_t num_blocks,
@@ -67,7 +73,8 @@ KernelTable make_kernel_table() {
   table.gemv_addsub[kI2] = ternary_gemv_addsub_i8_i2_i32;
   table.build_tables[kI2] = build_tables_i8_i2;
   table.table_bytes[kI2] = kI2TableBytes;
-  table.gemv_addsub[kT3] = ternary_gemv_addsub_i8_t3_i32;  // on the sse41 row's tables
+  table.gemv_addsub[kT3] = ternary_gemv_addsub_i8_t3_i32;
+  table.build_tables[kT3] = build_tables_i8_t3;
   set_dot_symbols(&table);
   table.auto_family[kI2] = GemvFamily::kDot;
   table.auto_family[kT3] = GemvFamily::kAddsub;

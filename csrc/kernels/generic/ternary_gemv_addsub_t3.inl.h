@@ -34,19 +34,21 @@ BITINFER_INLINE void t3_add_block(const uint8_t* block, const uint8_t* tables, i
   block += v * kBytes;
   ByteVec low = fill_bytes(-128);
   ByteVec high = low;
-  ByteVec sign = load_bytes(block + 128);
+  // A control byte of psign may be negative or positive but not zero: bit 0 is set once and moves
+  // up with the signs, where it stays below bit 7 until the last group, whose sign bit 0 was.
+  const ByteVec signs = load_bytes(block + 128);
+  ByteVec control = or_bytes(signs, one);
 #pragma GCC unroll 8
   for (int j = 0; j < kT3Groups; ++j) {
     const ByteVec pair = load_bytes(block + 32 * (j / 2));
     const ByteVec magnitude = and_bytes(j % 2 ? shift_words_right<4>(pair) : pair, nibble);
-    // A control byte of psign may be negative or positive but not zero.
-    const ByteVec control = or_bytes(sign, one);
+    if (j == kT3Groups - 1) control = or_bytes(shift_words_left<7>(signs), one);
     low = add_bytes(low, negate_bytes(look_up(load_table(tables + 32 * j), magnitude), control));
     high = add_bytes(high,
                      negate_bytes(look_up(load_table(tables + 32 * j + 16), magnitude), control));
     keep_order(low);
     keep_order(high);
-    sign = add_bytes(sign, sign);
+    control = add_bytes(control, control);
   }
   sums.all[0][v] = add_words16(sums.all[0][v], low);
   sums.odd[0][v] = add_words16(sums.odd[0][v], shift_words_right<8>(low));

@@ -21,10 +21,18 @@ BITINFER_INLINE __m128i negate_bytes(__m128i a, __m128i control) {
 
 BITINFER_INLINE __m128i fill_words16(int16_t x) { return _mm_set1_epi16(x); }
 BITINFER_INLINE __m128i add_words16(__m128i a, __m128i b) { return _mm_add_epi16(a, b); }
+// As negate_bytes, on words.
+BITINFER_INLINE __m128i negate_words16(__m128i a, __m128i control) {
+  return _mm_sign_epi16(a, control);
+}
 BITINFER_INLINE __m128i subtract_words16(__m128i a, __m128i b) { return _mm_sub_epi16(a, b); }
 template <int n>
 BITINFER_INLINE __m128i shift_words_right(__m128i a) {
   return _mm_srli_epi16(a, n);
+}
+template <int n>
+BITINFER_INLINE __m128i shift_words_right_signed(__m128i a) {
+  return _mm_srai_epi16(a, n);
 }
 template <int n>
 BITINFER_INLINE __m128i shift_words_left(__m128i a) {
@@ -35,6 +43,12 @@ BITINFER_INLINE __m128i shift_words_left(__m128i a) {
 BITINFER_INLINE __m128i load_table(const uint8_t* p) { return load_bytes(p); }
 BITINFER_INLINE __m128i look_up(__m128i table, __m128i index) {
   return _mm_shuffle_epi8(table, index);
+}
+
+// The bytes of 16 words of two tables in -128..127, one table behind the other.
+BITINFER_INLINE void store_table_pair(const __m128i* low, const __m128i* high, uint8_t* tables) {
+  store_bytes(tables, _mm_packs_epi16(low[0], low[1]));
+  store_bytes(tables + 16, _mm_packs_epi16(high[0], high[1]));
 }
 
 // 32-bit words, for read_streams.
