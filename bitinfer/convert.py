@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitinfer import _core
+from bitinfer import _core, tuning
 from bitinfer.config import ModelConfig
 from bitinfer.errors import CheckpointError
 from bitinfer.families import plan_model
@@ -191,8 +191,10 @@ def open_checkpoint(folder: Path, packing: str, head: str) -> CanonicalWeights:
         raise CheckpointError(f"{folder}: cannot be read: {cause.strerror}") from None
     plan = plan_model(ModelConfig.from_file(folder / "config.json"), checkpoint)
     active_isa()  # a wrong BITINFER_ISA speaks here, as UnsupportedIsaError
-    chosen = _core.auto_packing() if packing == "auto" else packing
-    return CanonicalWeights(checkpoint, plan, chosen, head)
+    if packing == "auto":
+        tuned = tuning.find(plan.spec, tuning.model_key(plan.spec))
+        packing = tuned.packing if tuned else _core.auto_packing()
+    return CanonicalWeights(checkpoint, plan, packing, head)
 
 
 def check_choices(packing: str, head: str) -> None:

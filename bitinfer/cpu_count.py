@@ -1,4 +1,4 @@
-"""How many threads to run by default: the physical performance cores that the process may use.
+"""How many cores the process may use; the performance cores are the threads to run by default.
 
 Only files and system calls that tell about the machine are read here; ``runtime.num_threads`` adds
 the environment variable. Every source that is missing is passed over.
@@ -28,12 +28,32 @@ def performance_cores(root: Path = Path("/"), allowed: set[int] | None = None) -
     """
     if sys.platform == "darwin" and allowed is None:
         return sysctl_integer("hw.perflevel0.physicalcpu") or sysctl_integer("hw.physicalcpu") or 1
-    if allowed is None:
-        if not hasattr(os, "sched_getaffinity"):
-            return os.cpu_count() or 1
-        allowed = os.sched_getaffinity(0)
-    fast = _fast_cpus(root, allowed)
-    cores = len({_siblings(root, cpu) for cpu in fast})
+    allowed = _allowed() if allowed is None else allowed
+    return _cores(root, _fast_cpus(root, allowed))
+
+
+def physical_cores(root: Path = Path("/"), allowed: set[int] | None = None) -> int:
+    """Count the physical cores of any kind that this process may use, at least 1.
+
+    Args:
+        root: Where ``proc`` and ``sys`` are found; for tests.
+        allowed: CPU numbers to use in place of the affinity mask; for tests.
+    """
+    if sys.platform == "darwin" and allowed is None:
+        return sysctl_integer("hw.physicalcpu") or 1
+    return _cores(root, _allowed() if allowed is None else allowed)
+
+
+def _allowed() -> set[int]:
+    """The CPUs of the affinity mask."""
+    if not hasattr(os, "sched_getaffinity"):
+        return set(range(os.cpu_count() or 1))
+    return os.sched_getaffinity(0)
+
+
+def _cores(root: Path, cpus: set[int]) -> int:
+    """The physical cores of ``cpus``, as many as the quota allows."""
+    cores = len({_siblings(root, cpu) for cpu in cpus})
     quota = cpu_quota(root)
     return max(1, cores if quota is None else min(cores, int(quota)))
 

@@ -6,24 +6,46 @@ It runs token ids; text, sampling and the generation loop stand above it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bitinfer import _core, runtime
+from bitinfer import _core, runtime, tuning
 from bitinfer.config import inv_freq
 from bitinfer.convert import CanonicalWeights, Progress, check_choices, open_checkpoint
 from bitinfer.errors import CheckpointError, ContextLengthError, PackedFileError, PromptError
 from bitinfer.families.check import check_weights
 from bitinfer.families.spec import EMBEDDING, HEAD, HEAD_SCALE, check_spec
 from bitinfer.formats.packed import PACKED_NAME, PackedFile, Tensor, is_packed_folder
-from bitinfer.resident import WEIGHTS, HugeMemory, copy_mapped
+from bitinfer.resident import WEIGHTS, HugeMemory, copy_mapped, has_room, mapped_bytes
 
 KvCache = _core.KvCache
 KV_CACHES = ("f16", "f32", "int8")
 _NOTED_BYTES = 100_000_000  # work at load below this is not worth a note
+
+
+@dataclass
+class LoadedModel:
+    """What a folder holds, as the decoder takes it.
+
+    Attributes:
+        spec: The decoder's spec.
+        weights: Name to tensor.
+        packing: Of the ternary matrices.
+        key: What ``bitinfer tune`` knows the model by.
+        tuned: What that found.
+        mapped: Whether the ternary matrices are read where the file is mapped.
+    """
+
+    spec: dict[str, Any]
+    weights: dict[str, Tensor]
+    packing: str
+    key: str
+    tuned: tuning.Tuned | None
+    mapped: bool
 
 
 class Engine:
@@ -35,41 +57,46 @@ class Engine:
         packing: Layout in memory of the ternary matrices.
         head: ``int8`` or ``source``.
         kv_cache: dtype of new caches.
-        weights: ``mmap``: read where the file is mapped; ``copy``: in huge pages of its own.
+        weights: ``mmap``: read where the file is mapped; ``copy``: in memory of its own.
         context_length: Positions that a new cache holds.
+        model_key: What ``bitinfer tune`` knows the model by.
+        tuned: What ``bitinfer tune`` found, which the defaults follow; None: nothing.
         notes: Sentences for the user about work done at load.
     """
 
     def __init__(
         self,
         folder: Path,
-        spec: dict[str, Any],
-        weights: dict[str, Tensor],
+        model: LoadedModel,
         *,
-        packing: str,
         head: str,
         kv_cache: str,
-        weights_in: str,
         num_threads: int | None,
         context_length: int | None,
         notes: Sequence[str],
     ) -> None:
         """Build the decoder from canonical weights; use ``Engine.load``."""
+        spec, tuned = model.spec, model.tuned
         trained = spec["max_position_embeddings"]
         length = trained if context_length is None else context_length
         if not 1 <= length <= trained:
             raise ValueError(f"context_length: expected 1 to {trained}, got {length}")
         self.folder = folder
         self.spec = spec
-        self.packing = packing
+        self.packing = model.packing
         self.head = head
         self.kv_cache = kv_cache
-        self.weights = weights_in
+        self.weights = "mmap" if model.mapped else "copy"
+        self.model_key = model.key
+        self.tuned = tuned
         self.context_length = length
         self.notes = list(notes)
-        threads = runtime.num_threads() if num_threads is None else num_threads
+        default = runtime.num_threads(tuned.threads if tuned else None)
+        threads = default if num_threads is None else num_threads
         _check_threads(threads)
-        self._decoder = _core.Decoder({**spec, "head": head}, weights, threads)
+        self._decoder = _core.Decoder({**spec, "head": head}, model.weights, threads)
+        if tuned and tuned.packing == model.packing:
+            self._decoder.prefer_gemv(tuned.gemv)
 
     @classmethod
     def load(
@@ -88,12 +115,12 @@ class Engine:
 
         Args:
             path: The folder.
-            packing: ``i2``, ``t3``, ``t5``, or ``auto``: the fastest here.
+            packing: ``i2``, ``t3``, ``t5``, or ``auto``: the fastest here, as tuned or by records.
             head: ``int8``, or ``source``: the checkpoint's own dtype.
             kv_cache: ``f16``, ``f32`` or ``int8``.
             weights: ``mmap``: as the file has them, shared with other processes; ``copy``: in
-                huge pages; ``auto``: mapped.
-            num_threads: None: ``runtime.num_threads()``.
+                huge pages; ``auto``: mapped, or what ``bitinfer tune`` found to be faster.
+            num_threads: None: BITINFER_NUM_THREADS, else as tuned, else the performance cores.
             context_length: Positions a cache holds; None: all that the model was made for.
             progress: Called with bytes done and bytes in all, if weights are packed or copied.
 
@@ -112,22 +139,15 @@ class Engine:
         folder = Path(path)
         notes: list[str] = []
         load = _load_packed if is_packed_folder(folder) else _load_raw
-        spec, tensors, loaded = load(folder, packing, head, weights, notes, progress)
-        if weights == "copy":
-            is_head = spec["tie_word_embeddings"] and head == "source"
-            copied = copy_mapped(tensors, set() if is_head else {EMBEDDING}, progress)
-            if copied >= _NOTED_BYTES:
-                notes.append(f"copied {copied / 1e6:.0f} MB of weights into huge pages")
-        config = check_spec(spec, str(folder), PackedFileError)
-        tensors["rope.inv_freq"] = _tensor(inv_freq(config))
+        model = load(folder, packing, head, weights, notes, progress)
+        _copy_weights(model, head, weights, notes, progress)
+        config = check_spec(model.spec, str(folder), PackedFileError)
+        model.weights["rope.inv_freq"] = _tensor(inv_freq(config))
         return cls(
             folder,
-            spec,
-            tensors,
-            packing=loaded,
+            model,
             head=head,
             kv_cache=kv_cache,
-            weights_in="mmap" if weights == "auto" else weights,
             num_threads=num_threads,
             context_length=context_length,
             notes=notes,
@@ -147,6 +167,15 @@ class Engine:
     def num_threads(self, count: int) -> None:
         _check_threads(count)
         self._decoder.num_threads = count
+
+    @property
+    def gemv_family(self) -> str:
+        """The GEMV of decode: ``addsub`` or ``dot``."""
+        return self._decoder.gemv_family
+
+    def prefer_gemv(self, family: str) -> None:
+        """Take ``addsub``, ``dot`` or ``auto`` (as recorded) where BITINFER_GEMV says nothing."""
+        self._decoder.prefer_gemv(family)
 
     @property
     def prefill_chunk(self) -> int:
@@ -254,18 +283,18 @@ def _load_packed(
     weights_in: str,
     notes: list[str],
     progress: Progress | None,
-) -> tuple[dict[str, Any], dict[str, Tensor], str]:
-    """Spec, weights and packing of a packed folder; repacks in memory where asked or faster."""
+) -> LoadedModel:
+    """Load a packed folder; repacks in memory where asked or faster."""
     file = PackedFile(folder / PACKED_NAME)
     spec = dict(file.header.spec)
     check_spec(spec, str(file.path), PackedFileError)
     check_weights(file, spec)
     file.validate_codes()
+    key = tuning.model_key(spec, file.header.source.get("sha256"))
+    tuned = tuning.find(spec, key)
     stored = file.header.packing
-    if packing != "auto":
-        wanted = packing
-    else:
-        wanted = stored if weights_in == "mmap" else _core.auto_packing()
+    wanted = stored if weights_in == "mmap" else tuned.packing if tuned else _core.auto_packing()
+    wanted = wanted if packing == "auto" else packing
     if weights_in == "mmap" and wanted != stored:
         raise ValueError(
             f"weights: expected auto or copy, as {file.path} holds {stored} and not {wanted}, got"
@@ -280,7 +309,7 @@ def _load_packed(
                 + (", faster on this machine" if packing == "auto" else "")
             )
     _choose_head(spec, weights, head, file.path, notes)
-    return spec, weights, wanted
+    return LoadedModel(spec, weights, wanted, key, tuned, mapped=wanted == stored)
 
 
 def _repack(
@@ -332,8 +361,8 @@ def _load_raw(
     weights_in: str,
     notes: list[str],
     progress: Progress | None,
-) -> tuple[dict[str, Any], dict[str, Tensor], str]:
-    """Spec, weights and packing of a raw folder; float tensors stay mapped, the rest is made."""
+) -> LoadedModel:
+    """Load a raw folder; float tensors stay mapped, the rest is made."""
     source = open_checkpoint(folder, packing, "source")
     if weights_in == "mmap":
         raise ValueError(
@@ -350,7 +379,26 @@ def _load_raw(
         f"packed {folder.name} in memory: 'bitinfer convert' once makes the next start faster"
     )
     _choose_head(source.plan.spec, weights, head, folder, [])
-    return source.plan.spec, weights, source.packing
+    spec = source.plan.spec
+    key = tuning.model_key(spec)
+    return LoadedModel(spec, weights, source.packing, key, tuning.find(spec, key), mapped=False)
+
+
+def _copy_weights(
+    model: LoadedModel, head: str, asked: str, notes: list[str], progress: Progress | None
+) -> None:
+    """Copy what each step reads whole into huge pages, if asked or (with room) if tuned so."""
+    is_head = model.spec["tie_word_embeddings"] and head == "source"
+    sizes = mapped_bytes(model.weights, () if is_head else (EMBEDDING,))
+    total = sum(sizes.values())
+    if asked == "auto":
+        asked = model.tuned.weights if model.tuned and has_room(total) else "mmap"
+    if asked == "mmap":
+        return
+    copy_mapped(model.weights, sizes, progress)
+    model.mapped = False
+    if total >= _NOTED_BYTES:
+        notes.append(f"copied {total / 1e6:.0f} MB of weights into huge pages")
 
 
 def _in_memory(source: CanonicalWeights, name: str, block: HugeMemory) -> Tensor:

@@ -6,7 +6,7 @@ and the hardware's prefetch ends with each.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,30 +39,32 @@ class HugeMemory:
         return piece
 
 
+def mapped_bytes(weights: Mapping[str, Tensor], but: Collection[str] = ()) -> dict[str, int]:
+    """Name to size of the tensors, without ``but``, that are mapped (read-only, that is)."""
+    sizes = {name: len(data) for name, (data, _, _) in weights.items() if not data.flags.writeable}
+    return {name: size for name, size in sizes.items() if name not in but}
+
+
 def copy_mapped(
-    weights: dict[str, Tensor], but: set[str], progress: Callable[[int, int], None] | None
-) -> int:
-    """Copy what is mapped (read-only, that is) into huge pages; returns its bytes.
+    weights: dict[str, Tensor],
+    sizes: Mapping[str, int],
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Copy tensors into huge pages.
 
     Args:
-        weights: Name to tensor; mapped ones are replaced.
-        but: Names that stay as they are.
+        weights: Name to tensor; those copied are replaced.
+        sizes: Names of those to copy, and their bytes.
         progress: Called with bytes done and bytes in all.
     """
-    mapped = {
-        name: data
-        for name, (data, _, _) in weights.items()
-        if name not in but and not data.flags.writeable
-    }
-    total = sum(len(data) for data in mapped.values())
-    block = HugeMemory([len(data) for data in mapped.values()])
-    done = 0
-    for name, data in mapped.items():
-        weights[name] = (block.copy(data), *weights[name][1:])
-        done += len(data)
+    block = HugeMemory(list(sizes.values()))
+    done, total = 0, sum(sizes.values())
+    for name, size in sizes.items():
+        data, dtype, shape = weights[name]
+        weights[name] = (block.copy(data), dtype, shape)
+        done += size
         if progress is not None:
             progress(done, total)
-    return total
 
 
 def has_room(num_bytes: int, now: Memory | None = None) -> bool:
@@ -73,7 +75,8 @@ def has_room(num_bytes: int, now: Memory | None = None) -> bool:
         now: The machine's memory; for tests.
     """
     now = memory() if now is None else now
-    left = [size for size in (now.available, now.cgroup_limit) if size is not None]
+    free = now.total if now.available is None else now.available
+    left = [size for size in (free, now.cgroup_limit) if size is not None]
     return 2 * num_bytes <= min(left, default=0)
 
 

@@ -45,10 +45,15 @@ def active_isa() -> str:
     except (ValueError, RuntimeError) as cause:
         raise UnsupportedIsaError(str(cause)) from None
     for note in _core.dispatch_notes():
-        if note not in _noted:
-            _noted.add(note)
-            warnings.warn(note, RuntimeWarning, stacklevel=2)
+        note_once(note)
     return name
+
+
+def note_once(note: str) -> None:
+    """Warn of what the user can do without, once in the life of the process."""
+    if note not in _noted:
+        _noted.add(note)
+        warnings.warn(note, RuntimeWarning, stacklevel=3)
 
 
 def isa_report() -> list[dict[str, Any]]:
@@ -78,15 +83,18 @@ def bits_per_weight(packing: str) -> float:
     return bits
 
 
-def num_threads() -> int:
+def num_threads(tuned: int | None = None) -> int:
     """Threads to run by default: ``BITINFER_NUM_THREADS``, else the physical performance cores.
+
+    Args:
+        tuned: What to run instead of the performance cores, if it was measured.
 
     Raises:
         ConfigError: the variable is not a whole number from 1 to ``MAX_THREADS``.
     """
     text = os.environ.get("BITINFER_NUM_THREADS", "").strip()
     if not text:
-        return min(MAX_THREADS, performance_cores())
+        return tuned or min(MAX_THREADS, performance_cores())
     if not (
         text.isascii() and text.isdecimal() and len(text) < 9 and 1 <= int(text) <= MAX_THREADS
     ):
@@ -132,6 +140,11 @@ def read_bandwidth(
 def version() -> str:
     """Version of bitinfer."""
     return _core.__version__
+
+
+def core_file() -> Path:
+    """The file of the native core."""
+    return Path(_core.__file__)
 
 
 def compiler() -> str:

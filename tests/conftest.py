@@ -16,8 +16,9 @@ from bitinfer import _core
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-# No test reads the settings or writes into the history of whoever runs it.
+# No test reads the settings or what was tuned, or writes into the history, of whoever runs it.
 os.environ["BITINFER_CONFIG"] = os.devnull
+os.environ["BITINFER_TUNING"] = os.devnull
 os.environ["BITINFER_HISTORY"] = "false"
 
 

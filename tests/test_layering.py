@@ -20,6 +20,7 @@ PYTHON_LAYERS = [
     {"config", "machine", "model_folder"},
     {"formats"},
     {"families"},
+    {"tuning"},
     {"convert"},
     {"resident"},
     {"engine", "sampling", "tokenizer", "chat_template"},

@@ -103,8 +103,8 @@ def test_a_block_lies_in_huge_pages():
         (3999, None, False),
         (9000, 4000, True),
         (9000, 3999, False),
-        (None, 9000, True),
-        (None, None, False),
+        (None, 3999, False),
+        (None, None, True),
     ],
 )
 def test_a_copy_may_take_half_of_what_is_left(available, limit, expected):

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from bitinfer import runtime
-from bitinfer.cpu_count import performance_cores
+from bitinfer.cpu_count import performance_cores, physical_cores
 from bitinfer.errors import ConfigError
 
 CPU = "sys/devices/system/cpu"
@@ -82,6 +82,55 @@ def test_small_cores_of_an_arm_machine_do_not_count(tmp_path):
 )
 def test_a_cgroup_quota_caps_the_cores(tmp_path, files, expected):
     assert performance_cores(machine(tmp_path, files), set(range(8))) == expected
+
+
+def test_cores_of_every_kind_are_counted_where_all_are_asked_for(tmp_path):
+    machine(tmp_path, {**siblings((0, 1), (2, 3), (4,), (5,)), "sys/devices/cpu_core/cpus": "0-3"})
+    assert physical_cores(tmp_path, set(range(6))) == 4
+    assert physical_cores(tmp_path, {1, 4, 5}) == 3
+    quota = {"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "300000 100000"}
+    assert physical_cores(machine(tmp_path, quota), set(range(6))) == 3
+
+
+@pytest.mark.parametrize(
+    ("files", "performance", "physical"),
+    [
+        # 12th generation of Intel: 6 performance cores of two threads, 8 efficiency cores
+        (
+            {
+                **siblings(*((2 * i, 2 * i + 1) for i in range(6)), *((i,) for i in range(12, 20))),
+                "sys/devices/cpu_core/cpus": "0-11",
+                "sys/devices/cpu_atom/cpus": "12-19",
+            },
+            6,
+            14,
+        ),
+        # Core Ultra 200V: 4 + 4 cores, no second threads, efficiency cores numbered last
+        (
+            {
+                **siblings(*((i,) for i in range(8))),
+                "sys/devices/cpu_core/cpus": "0-3",
+                "sys/devices/cpu_atom/cpus": "4-7",
+            },
+            4,
+            8,
+        ),
+        # an Arm phone: 1 prime core, 3 large, 4 small
+        (
+            {
+                f"{CPU}/cpu{i}/cpu_capacity": str(c)
+                for i, c in enumerate([325] * 4 + [828] * 3 + [1024])
+            },
+            4,
+            8,
+        ),
+    ],
+)
+def test_hybrid_processors(tmp_path, files, performance, physical):
+    machine(tmp_path, files)
+    cpus = set(range(20 if f"{CPU}/cpu19/topology/thread_siblings_list" in files else 8))
+    assert performance_cores(tmp_path, cpus) == performance
+    assert physical_cores(tmp_path, cpus) == physical
 
 
 def test_a_machine_that_tells_nothing_counts_its_cpus(tmp_path):

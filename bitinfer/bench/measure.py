@@ -158,7 +158,7 @@ def _record(
     parts = {part: round((prefill[part] + decode[part]) / case.tokens) for part in PARTS}
     per_token = sum(parts.values())
     gemm = f"ternary_gemm_i8_{packing}_i32"
-    gemv = f"ternary_gemv_{runtime.gemv_family(packing)}_i8_{packing}_i32"
+    gemv = f"ternary_gemv_{engine.gemv_family}_i8_{packing}_i32"
     return Record(
         phase=case.phase,
         tokens=case.tokens,

@@ -192,6 +192,17 @@ void register_model(py::module_& m) {
             py::gil_scoped_release release;
             d.decoder().set_prefill_chunk(n);
           })
+      .def_property_readonly("gemv_family",
+                             [](PyDecoder& d) { return family_name(d.decoder().gemv_family()); })
+      .def(
+          "prefer_gemv",
+          [](PyDecoder& d, const std::string& family) {
+            d.decoder().prefer_gemv(family == "auto" ? std::nullopt
+                                                     : std::optional(family_from_name(family)));
+          },
+          py::arg("family"),
+          "Use \"addsub\" or \"dot\" unless BITINFER_GEMV says another; \"auto\": what is faster "
+          "by records.")
       .def(
           "bytes_per_token",
           [](PyDecoder& d, const std::string& kv_dtype) {

@@ -223,17 +223,16 @@ GemvChoice gemv_of(const KernelTable& table, Packing packing, GemvFamily family)
   return {family, table.gemv_addsub[p], tokens, table.build_tables[p] != nullptr};
 }
 
-GemvChoice gemv_for(Packing packing) {
+GemvChoice gemv_for(Packing packing, std::optional<GemvFamily> preferred) {
   const KernelTable& table = active_table();
   Choice& c = choice();
   if (c.gemv_failed) {
     const std::lock_guard<std::mutex> lock(c.mutex);
     BITINFER_CHECK(c.gemv_error.empty(), c.gemv_error);
   }
-  const int family = c.family;
-  return gemv_of(
-      table, packing,
-      family < 0 ? table.auto_family[static_cast<int>(packing)] : static_cast<GemvFamily>(family));
+  const int forced = c.family;
+  if (forced >= 0) return gemv_of(table, packing, static_cast<GemvFamily>(forced));
+  return gemv_of(table, packing, preferred.value_or(table.auto_family[static_cast<int>(packing)]));
 }
 
 void set_gemv(const std::string& family) {

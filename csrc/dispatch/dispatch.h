@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,7 +39,9 @@ const char* active_isa();
 void set_isa(const std::string& name);
 std::vector<std::string> dispatch_notes();
 
-GemvChoice gemv_for(Packing packing);  // family and function of active_table()
+// Family and function of active_table(): the family that is forced, else the preferred one, else
+// the row's own choice.
+GemvChoice gemv_for(Packing packing, std::optional<GemvFamily> preferred = std::nullopt);
 GemvChoice gemv_of(const KernelTable& table, Packing packing, GemvFamily family);
 void set_gemv(const std::string& family);  // "auto", "addsub", "dot"
 GemvFamily family_from_name(const std::string& name);

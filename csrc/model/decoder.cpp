@@ -97,6 +97,16 @@ void Decoder::set_prefill_chunk(int64_t tokens) {
   allocate(num_threads_, tokens);
 }
 
+void Decoder::prefer_gemv(std::optional<GemvFamily> family) {
+  gemv_ = family ? static_cast<int>(*family) : -1;
+}
+
+std::optional<GemvFamily> Decoder::preferred_gemv() const {
+  const int family = gemv_;
+  if (family < 0) return std::nullopt;
+  return static_cast<GemvFamily>(family);
+}
+
 KvLayout Decoder::kv_layout(KvType type) const {
   return {type, spec_.num_hidden_layers, spec_.num_key_value_heads, spec_.head_dim};
 }
@@ -141,7 +151,7 @@ void Decoder::forward(const std::vector<Sequence>& batch, LogitsRows rows, float
   const FloatMode mode;
   const KernelTable& kernels =
       active_table();  // asked once: another thread may switch rows at any time
-  const GemvFamily family = gemv_for(weights_.packing).family;
+  const GemvFamily family = gemv_family();
   state_->begin(kernels, gemv_of(kernels, weights_.packing, family), top);
   for (std::size_t i = 0; i < batch.size(); ++i) {
     const Sequence& s = batch[i];

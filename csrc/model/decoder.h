@@ -45,17 +45,22 @@ class Decoder {
   void set_num_threads(int num_threads);
   int64_t prefill_chunk() const { return prefill_chunk_; }
   void set_prefill_chunk(int64_t tokens);
+  // The GEMV family in use, unless one is forced: the preferred one, or the row's own choice.
+  GemvFamily gemv_family() const { return gemv_for(weights_.packing, preferred_gemv()).family; }
+  void prefer_gemv(std::optional<GemvFamily> family);
 
  private:
   struct State;  // activations of one chunk
   void check_batch(const std::vector<Sequence>& batch) const;
   void check_top(const TopTokens& top) const;
   void allocate(int num_threads, int64_t prefill_chunk);
+  std::optional<GemvFamily> preferred_gemv() const;
 
   DecoderSpec spec_;
   DecoderWeights weights_;
   std::atomic<int> num_threads_;  // written under the lock, read at any time
   std::atomic<int64_t> prefill_chunk_{256};
+  std::atomic<int> gemv_{-1};  // GemvFamily, or -1 for the row's own choice
   ForkSafeMutex mutex_;
   std::unique_ptr<State> state_;
 };
