@@ -7,6 +7,7 @@ import pytest
 from checkpoints import LLAMA, TINY, make_tensors, tiny_checkpoint, write_checkpoint
 
 import bitinfer.engine
+import bitinfer.loading
 from bitinfer import _core
 from bitinfer.convert import convert
 from bitinfer.engine import Engine
@@ -194,7 +195,7 @@ def test_packing_in_memory_is_noted_and_small_repacking_is_not(folders):
 
 
 def test_large_repacking_is_noted(folders, monkeypatch):
-    monkeypatch.setattr(bitinfer.engine, "_NOTED_BYTES", 1)
+    monkeypatch.setattr(bitinfer.loading, "_NOTED_BYTES", 1)
     notes = Engine.load(folders["bitnet", "source"], packing="t3").notes
     assert notes[0].endswith("from i2 to t3 in memory")
     assert notes[1].startswith("made an int8 head of")

@@ -132,7 +132,7 @@ def test_tuning_again_replaces_the_choice(folder, kept):
 
 def test_without_room_for_a_copy_the_file_is_mapped(folder, kept, monkeypatch):
     tuning.keep(tuned_for(folder, packing="i2"))
-    monkeypatch.setattr("bitinfer.engine.has_room", lambda num_bytes: num_bytes < 0)
+    monkeypatch.setattr("bitinfer.loading.has_room", lambda num_bytes: num_bytes < 0)
     assert Engine.load(folder).weights == "mmap"
 
 
