@@ -25,8 +25,10 @@ from bitinfer.generate import (
     GenerateOptions,
     Request,
     Setup,
+    Speculate,
     TextStream,
     check_prompt,
+    checked_speculate,
     generate_many,
     generate_step,
 )
@@ -35,6 +37,7 @@ from bitinfer.model_folder import find_model
 from bitinfer.prefix_cache import PrefixCache
 from bitinfer.progress import progress_bar
 from bitinfer.sampling import SamplingParams
+from bitinfer.speculation import check_vocabulary
 from bitinfer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -54,9 +57,18 @@ class Model:
         sampling: Defaults of generation_config.json.
         max_tokens: Default limit of generated tokens.
         chat_template: The model's own template; None where it has none.
+        speculate: How drafts are made where a call does not say.
     """
 
-    def __init__(self, engine: Engine, path: Path, *, progress: bool | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        path: Path,
+        *,
+        progress: bool | None = None,
+        speculate: Speculate = "auto",
+        draft_model: Model | None = None,
+    ) -> None:
         """Join ``engine`` with the text files in ``path``; `load` is the usual way."""
         self.path = path
         file = path / "generation_config.json"
@@ -65,11 +77,16 @@ class Model:
         limit = generation.get("max_new_tokens")
         self.max_tokens = limit if isinstance(limit, int) and limit > 0 else _DEFAULT_MAX_TOKENS
         self.chat_template = ChatTemplate.load(path)
+        self.speculate = checked_speculate(speculate)
         self._progress = progress
+        self._draft_model = draft_model
         self._prefix_cache: PrefixCache | None = PrefixCache(engine)
         self._setup: Setup | None = None
         if (path / "tokenizer.json").exists():
             self._setup = self._make_setup(engine)
+        if draft_model is not None:
+            names = draft_model.path.name, path.name
+            check_vocabulary(draft_model.tokenizer, self.tokenizer, *names)
 
     @classmethod
     def load(
@@ -82,6 +99,8 @@ class Model:
         weights: str = "auto",
         num_threads: int | None = None,
         context_length: int | None = None,
+        speculate: Speculate = "auto",
+        draft_model: str | Path | None = None,
         progress: bool | None = None,
     ) -> Model:
         """Load a packed folder or a Hugging Face checkpoint (which is packed in memory).
@@ -95,13 +114,22 @@ class Model:
                 pages) or "auto".
             num_threads: None: BITINFER_NUM_THREADS, else the physical performance cores.
             context_length: Most tokens of prompt and reply; None: what the model was made for.
+            speculate: How tokens are drafted, so that several run at once where that is faster
+                (docs/speculation.md): "auto", by the draft model, without one as "ngram", by what
+                stood in the text before; or "off". No token depends on it.
+            draft_model: A smaller model with the same vocabulary.
             progress: Bars on stderr while it loads and generates; None: in notebooks only.
 
         Raises:
-            BitinferError: the folder is not there or not a usable model; the message says why.
+            BitinferError: a folder is not there or not a usable model; the message says why.
+            TokenizerError: the draft model has another vocabulary.
             ValueError: an argument is none of the choices.
         """
         path = find_model(path_or_name)
+        checked_speculate(speculate)
+        draft = None
+        if draft_model is not None:
+            draft = cls.load(draft_model, num_threads=num_threads, progress=progress)
         with progress_bar(f"load {path.name}", "B", progress) as show:
             engine = Engine.load(
                 path,
@@ -113,7 +141,7 @@ class Model:
                 context_length=context_length,
                 progress=show,
             )
-        return cls(engine, path, progress=progress)
+        return cls(engine, path, progress=progress, speculate=speculate, draft_model=draft)
 
     @property
     def engine(self) -> Engine:
@@ -179,7 +207,8 @@ class Model:
         """Continue ``prompt`` in ``n`` ways at once; options and errors as in `generate`.
 
         The prompt is run once, and each step reads the weights once for all. Completion i is what
-        `generate` makes with the seed ``seed + i`` (modulo 2^64). Each takes a KV cache of its own.
+        `generate` makes with the seed ``seed + i`` (modulo 2^64). Each takes a KV cache of its own,
+        and nothing is drafted.
         """
         if not isinstance(n, int) or isinstance(n, bool) or n < 1:
             raise ValueError(f"n: expected a whole number from 1 up, got {n!r}")
@@ -205,11 +234,17 @@ class Model:
         """Like `generate`, but yields pieces of text as they come, also to ``async for``."""
         cache, setup, prompt_ids, request = self._begin(prompt, options)
         sampler = setup.sampler(request, prompt_ids)
+        speculator = setup.speculator(request, prompt_ids, sampler)
         lease = cache.lend(prompt_ids)
-        reply = setup.reply(request, prompt_ids, sampler, lease.cached)
-        new_ids = prompt_ids[lease.cached :]
+        reply = setup.reply(request, prompt_ids, sampler, lease.cached, speculator)
         steps = functools.partial(
-            generate_step, cache.engine, new_ids, lease.cache, sampler, setup.vocab_size
+            generate_step,
+            cache.engine,
+            prompt_ids[lease.cached :],
+            lease.cache,
+            sampler,
+            setup.vocab_size,
+            speculator=speculator,
         )
         return TextStream(steps, reply, lease.release)
 
@@ -256,6 +291,8 @@ class Model:
         A stream that is running ends by itself and frees the weights then.
         """
         self._prefix_cache = None
+        if self._draft_model is not None:
+            self._draft_model.close()
         if self.chat_template is not None:
             self.chat_template.close()
 
@@ -287,7 +324,9 @@ class Model:
         cache = self._open()
         tokenizer, setup = self.tokenizer, self._setup
         assert setup is not None  # the tokenizer comes with it
-        request = Request.read(options, self.sampling, self.max_tokens, tokenizer.eos_token_ids)
+        request = Request.read(
+            options, self.sampling, self.max_tokens, tokenizer.eos_token_ids, self.speculate
+        )
         prompt_ids = setup.prompt_ids(prompt)
         check_prompt(cache.engine, prompt_ids)
         return cache, setup, prompt_ids, request
@@ -308,4 +347,5 @@ class Model:
             eos_token_ids=spec["eos_token_ids"],
             template=self.chat_template.source if self.chat_template else "",
         )
-        return Setup(tokenizer, engine.vocab_size)
+        draft = None if self._draft_model is None else self._draft_model._open()
+        return Setup(tokenizer, engine.vocab_size, draft)

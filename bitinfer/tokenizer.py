@@ -205,6 +205,13 @@ class Tokenizer:
         return json.dumps({**content, "added_tokens": own})  # without the stand-ins
 
     @property
+    def vocabulary(self) -> dict[int, str]:
+        """What each token id stands for, as the vocabulary writes it; a fresh dict."""
+        with self._lock:
+            tokens = self._backend.get_vocab(with_added_tokens=True)
+        return {i: text for text, i in tokens.items() if i < self.vocab_size}
+
+    @property
     def control_tokens(self) -> tuple[str, ...]:
         """Texts of all control tokens."""
         return tuple(self._control)

@@ -16,6 +16,9 @@ class ScriptedCache:
     def __init__(self, capacity: int) -> None:
         self.length, self.capacity = 0, capacity
 
+    def trim(self, length: int) -> None:
+        self.length = length
+
 
 class ScriptedEngine:
     """Says the ids of ``script`` one after the other, whatever the prompt; notes its calls."""

@@ -28,7 +28,7 @@ def test_options_for_type_checkers_are_the_fields_of_the_params() -> None:
 def test_every_option_is_documented_or_a_setting() -> None:
     own = GenerateOptions.__annotations__.keys() - SamplingOptions.__annotations__.keys()
     assert own == {
-        *("max_tokens", "stop", "logprobs", "logits_processor"),
+        *("max_tokens", "stop", "logprobs", "logits_processor", "speculate"),
         *("grammar", "regex", "json_schema"),
     }
     assert all(name in (GenerateOptions.__doc__ or "") for name in own)
@@ -58,6 +58,7 @@ def test_what_is_given_wins() -> None:
         ({"stop": [""]}, "stop: expected texts that are not empty, got ''"),
         ({"logprobs": -1}, "logprobs: expected a whole number from 0 to 100, got -1"),
         ({"logprobs": True}, "logprobs: expected a whole number from 0 to 100, got True"),
+        ({"speculate": "on"}, "speculate: expected auto, off, ngram, got 'on'"),
         ({"regex": "a", "grammar": "b"}, "regex: expected to stand alone, got grammar too"),
     ],
 )

@@ -26,6 +26,7 @@ PYTHON_LAYERS = [
     {"loading"},
     {"engine", "sampling", "tokenizer", "chat_template"},
     {"detokenizer", "grammar", "prefix_cache"},
+    {"speculation"},
     {"generate"},
     {"bench", "model"},
     {"doctor"},

@@ -19,6 +19,8 @@ LOAD = {
     "weights": "auto",
     "num_threads": None,
     "context_length": None,
+    "speculate": "auto",
+    "draft_model": None,
     "progress": None,
 }
 

@@ -104,6 +104,20 @@ _LOADING = (
         help="Most tokens of prompt and reply [default: the model's]",
         section=_MODEL,
     ),
+    setting(
+        "--speculate",
+        type=click.Choice(["auto", "ngram", "off"]),
+        default="auto",
+        show_default=True,
+        help="Draft tokens where that is faster; the text stays the same",
+        section=_MODEL,
+    ),
+    setting(
+        "--draft-model",
+        type=ModelFolder(),
+        help="A smaller model with the same vocabulary that drafts [default: none]",
+        section=_MODEL,
+    ),
 )
 
 
@@ -217,7 +231,7 @@ def load_model(options: dict[str, Any]) -> Model:
     from bitinfer import default_model
     from bitinfer.model import Model
 
-    model = options.pop("model")
+    model, draft_model = options.pop("model"), options.pop("draft_model")
     loaded = Model.load(
         default_model() if model is None else Path(model).expanduser(),
         packing=options.pop("packing"),
@@ -226,6 +240,8 @@ def load_model(options: dict[str, Any]) -> Model:
         weights=options.pop("weights"),
         num_threads=options.pop("threads"),
         context_length=options.pop("context_length"),
+        speculate=options.pop("speculate"),
+        draft_model=None if draft_model is None else Path(draft_model).expanduser(),
         progress=sys.stderr.isatty(),
     )
     for note in loaded.engine.notes:

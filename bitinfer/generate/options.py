@@ -5,11 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 from bitinfer.generate.stopping import StopRules
 from bitinfer.grammar import KINDS
 from bitinfer.sampling import MOST_LOGPROBS, SETTINGS, LogitsProcessor, SamplingParams
+
+Speculate = Literal["auto", "off", "ngram"]
+SPECULATE: tuple[Speculate, ...] = get_args(Speculate)
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -44,6 +47,9 @@ class GenerateOptions(SamplingOptions, total=False):
         grammar, regex, json_schema: What the reply must match; one of the three (bitinfer.grammar).
         logits_processor: Called for each token with the ids so far, int32 ``(T,)``, and the
             logits, float32 ``(vocab_size,)``, which it may change or replace.
+        speculate: One of ``SPECULATE``: draft tokens that are run at once where that is faster,
+            by the draft model, or without one by n-grams of the text; never; always by n-grams.
+            No token depends on it.
     """
 
     max_tokens: int | None
@@ -53,6 +59,7 @@ class GenerateOptions(SamplingOptions, total=False):
     regex: str | None
     json_schema: str | Mapping[str, Any] | None
     logits_processor: LogitsProcessor | None
+    speculate: Speculate | None
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,7 @@ class Request:
         grammar: Kind (one of ``grammar.KINDS``) and value of what it must match, if anything.
         num_logprobs: Likeliest tokens to record for each token; None: no record.
         processor: The logits processor.
+        speculate: How drafts are made.
     """
 
     sampling: SamplingParams
@@ -72,6 +80,7 @@ class Request:
     grammar: tuple[str, Any] | None
     num_logprobs: int | None
     processor: LogitsProcessor | None
+    speculate: Speculate
 
     @classmethod
     def read(
@@ -80,6 +89,7 @@ class Request:
         sampling: SamplingParams,
         max_tokens: int,
         eos_token_ids: Collection[int],
+        speculate: Speculate = "off",
     ) -> Request:
         """Join the options that are not None with the model's defaults.
 
@@ -107,6 +117,7 @@ class Request:
             grammar=(kinds[0], given[kinds[0]]) if kinds else None,
             num_logprobs=_checked_logprobs(given.get("logprobs")),
             processor=given.get("logits_processor"),
+            speculate=checked_speculate(given.get("speculate", speculate)),
         )
 
     def with_seed(self, seed: int) -> Request:
@@ -122,3 +133,15 @@ def _checked_logprobs(count: Any) -> int | None:
             f"logprobs: expected a whole number from 0 to {MOST_LOGPROBS}, got {count!r}"
         )
     return count
+
+
+def checked_speculate(value: Any) -> Speculate:
+    """The value, one of ``SPECULATE``.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    for known in SPECULATE:
+        if value == known:
+            return known
+    raise ValueError(f"speculate: expected {', '.join(SPECULATE)}, got {value!r}")

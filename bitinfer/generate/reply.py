@@ -10,6 +10,7 @@ from typing import Literal
 from bitinfer.detokenizer import StreamingDetokenizer
 from bitinfer.generate.stopping import StopRules, StopStrings
 from bitinfer.sampling import TokenLogprob
+from bitinfer.speculation import Speculator
 from bitinfer.tokenizer import Tokenizer
 
 FinishReason = Literal["stop", "length"]
@@ -25,6 +26,8 @@ class Usage:
         completion_tokens: Tokens generated, an end token included.
         prefill_s: From the start to the first generated token.
         decode_s: From there to the last one.
+        drafted_tokens: Tokens that were run as drafts.
+        accepted_tokens: How many of them became part of the reply.
     """
 
     prompt_tokens: int
@@ -32,6 +35,8 @@ class Usage:
     completion_tokens: int
     prefill_s: float
     decode_s: float
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ class Reply:
         *,
         cached_tokens: int = 0,
         logprobs: Sequence[TokenLogprob] | None = None,
+        speculator: Speculator | None = None,
     ) -> None:
         """Start an empty reply; its time begins now.
 
@@ -79,6 +85,7 @@ class Reply:
             rules: When to end.
             cached_tokens: For `Usage`.
             logprobs: The sampler's list, which grows with the reply.
+            speculator: For `Usage`.
         """
         self.finish_reason: FinishReason | None = None
         self.max_tokens = rules.max_tokens
@@ -88,6 +95,7 @@ class Reply:
         self._prompt_tokens = len(prompt_ids)
         self._cached_tokens = cached_tokens
         self._logprobs = logprobs
+        self._speculator = speculator
         self._ids: list[int] = []
         self._text: list[str] = []
         self._started_s = time.perf_counter()
@@ -136,6 +144,8 @@ class Reply:
                 completion_tokens=len(self._ids),
                 prefill_s=self._first_s - self._started_s,
                 decode_s=self._last_s - self._first_s,
+                drafted_tokens=self._speculator.drafted if self._speculator else 0,
+                accepted_tokens=self._speculator.accepted if self._speculator else 0,
             ),
             logprobs=logprobs,
         )

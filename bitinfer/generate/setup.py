@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from bitinfer.generate.options import Request
 from bitinfer.generate.reply import Reply
 from bitinfer.grammar import GrammarCompiler
+from bitinfer.prefix_cache import PrefixCache
 from bitinfer.sampling import Sampler, dry_breaks
+from bitinfer.speculation import DraftModel, Pace, PromptLookup, Speculator
 from bitinfer.tokenizer import Tokenizer
 
 
@@ -19,9 +21,19 @@ class Setup:
         vocab_size: Ids below it may be generated.
     """
 
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
-        """Take the model's tokenizer and the rows of its embedding (there can be padding rows)."""
+    def __init__(
+        self, tokenizer: Tokenizer, vocab_size: int, draft: PrefixCache | None = None
+    ) -> None:
+        """Begin with what belongs to the model.
+
+        Args:
+            tokenizer: The model's.
+            vocab_size: Rows of its embedding (there can be padding rows).
+            draft: Caches of a draft model with the same vocabulary.
+        """
         self.tokenizer = tokenizer
+        self._draft = draft
+        self._paces = Pace(PromptLookup.hopes), Pace(DraftModel.hopes)
         self.vocab_size = min(tokenizer.vocab_size, vocab_size)
         self._breaks = dry_breaks(tokenizer.decode, tokenizer.special_ids)
         self._grammars = GrammarCompiler(tokenizer)
@@ -53,8 +65,25 @@ class Setup:
             num_logprobs=request.num_logprobs,
         )
 
+    def speculator(
+        self, request: Request, prompt_ids: Sequence[int], sampler: Sampler
+    ) -> Speculator | None:
+        """What drafts a reply that ``sampler`` will choose; None if nothing shall."""
+        lookup_pace, model_pace = self._paces
+        if request.speculate == "off":
+            return None
+        if request.speculate == "ngram" or self._draft is None:
+            return Speculator(PromptLookup(prompt_ids), lookup_pace)
+        source = DraftModel(self._draft, prompt_ids, sampler.guess, self.vocab_size)
+        return Speculator(source, model_pace)
+
     def reply(
-        self, request: Request, prompt_ids: Sequence[int], sampler: Sampler, cached_tokens: int
+        self,
+        request: Request,
+        prompt_ids: Sequence[int],
+        sampler: Sampler,
+        cached_tokens: int,
+        speculator: Speculator | None = None,
     ) -> Reply:
         """An empty reply whose tokens ``sampler`` will choose; its time begins now."""
         return Reply(
@@ -63,4 +92,5 @@ class Setup:
             request.rules,
             cached_tokens=cached_tokens,
             logprobs=None if request.num_logprobs is None else sampler.logprobs,
+            speculator=speculator,
         )

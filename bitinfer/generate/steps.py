@@ -6,6 +6,7 @@ What becomes of the ids is `reply.Reply`'s part.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
 from typing import Literal, Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ from bitinfer.engine import Engine, KvCache
 from bitinfer.errors import ContextLengthError, PromptError
 from bitinfer.generate.reply import FinishReason
 from bitinfer.sampling import ChooseToken
+from bitinfer.speculation import Speculator
 
 
 class Growing(Protocol):
@@ -38,31 +40,55 @@ def generate_step(
     choose: ChooseToken,
     vocab_size: int = 0,
     cancelled: Callable[[], bool] = lambda: False,
+    speculator: Speculator | None = None,
 ) -> Iterator[int]:
     """Generate ids, without end or until the cache is full.
 
     The prompt is run in chunks of ``engine.prefill_chunk``, so that Ctrl-C is heard between them.
+    Of a draft, which runs with the token before it, counts what ``choose`` would have chosen in
+    any case: the ids are the same with a speculator as without.
 
     Args:
         engine: Runs the model.
         token_ids: Prompt after what ``cache`` holds; at least one.
-        cache: Is appended to: all tokens but the last generated one.
+        cache: Is appended to: all tokens but the last generated one, once the iterator is closed.
         choose: Chooses from logits ``(vocab_size,)``.
         vocab_size: Ids below it may be chosen (an embedding can have padding rows); 0: all.
         cancelled: Asked before each run of the model; when true, the generation ends.
+        speculator: Proposes drafts; None: one token is run at a time.
 
     Raises:
         PromptError: ``token_ids`` is empty or holds an id outside the vocabulary.
         ContextLengthError: it does not fit the cache.
     """
     pending = _prefill(engine, token_ids, cache, cancelled)
-    while not cancelled():
-        logits = engine.forward([pending], [cache], logits="last")[0]
-        token_id = choose(logits[:vocab_size] if vocab_size else logits)
-        yield token_id
-        if cache.length >= cache.capacity:
-            return
-        pending = np.array([token_id], dtype=np.int32)
+    kept = cache.length
+    draft: Sequence[int] = ()
+    chosen: list[int] = []  # by the last run
+    try:
+        while not cancelled():
+            rows = engine.forward([pending], [cache], logits="all" if draft else "last")
+            if speculator is not None:
+                speculator.ran()
+            kept = cache.length - len(draft)
+            for logits, guess in zip_longest(rows, draft):
+                token_id = choose(logits[:vocab_size] if vocab_size else logits)
+                chosen.append(token_id)
+                yield token_id
+                if token_id != guess:
+                    break
+                kept += 1
+            cache.trim(kept)
+            if kept >= cache.capacity:
+                return
+            if speculator is not None:
+                draft = speculator.propose(chosen, cache.capacity - kept - 1)
+            pending = np.array([chosen[-1], *draft], dtype=np.int32)
+            chosen = []
+    finally:
+        cache.trim(kept)
+        if speculator is not None:
+            speculator.close(chosen)
 
 
 def generate_many(

@@ -75,6 +75,7 @@ class Sampler:
         self.logprobs: list[TokenLogprob] = []
         seed = secrets.randbits(64) if params.seed is None else int(params.seed)
         self._random = np.random.Philox(key=seed)
+        self._numbers: list[tuple[float, float]] = []  # of the next tokens, drawn by `guess`
         prompt = np.array(prompt_ids, np.int32)
         self._history = TokenHistory(prompt)
         self._dry = Dry(params, prompt, breaks) if params.dry_multiplier > 0 else None
@@ -103,7 +104,10 @@ class Sampler:
                     "sampling: expected at least one token to be left, got none: logit_bias, the "
                     "grammar and logits_processor forbid them all"
                 )
-        token_id = best if self._params.temperature < _GREEDY_BELOW else self._draw(logits)
+        if self._params.temperature < _GREEDY_BELOW:
+            token_id = best
+        else:
+            token_id = self._draw(logits, *self._next_numbers())
         if raw is not None:
             self.logprobs.append(raw.of(token_id, self._num_logprobs or 0))
         self._accept(token_id)
@@ -124,12 +128,31 @@ class Sampler:
             self._constraint.forbid(logits)
         return logits
 
-    def _draw(self, logits: NDArray[np.float32]) -> int:
-        chance = self._params.xtc_probability
-        xtc = chance > 0 and self._uniform() < chance
-        ids, weights = candidates(logits, self._params, xtc)
-        place = draw(weights, self._uniform())
+    def guess(self, logits: NDArray[np.float32], ahead: int) -> int:
+        """What would be chosen ``ahead`` tokens from now if the model had these logits.
+
+        It draws with the random number that will be used there, so that a draft model with a
+        similar distribution mostly names the very token. The bias, penalties, grammar and
+        processor are left out. Changes no later choice.
+        """
+        if self._params.temperature < _GREEDY_BELOW:
+            return greedy(logits)
+        while len(self._numbers) <= ahead:
+            self._numbers.append(self._new_numbers())
+        return self._draw(logits, *self._numbers[ahead])
+
+    def _draw(self, logits: NDArray[np.float32], for_xtc: float, for_draw: float) -> int:
+        ids, weights = candidates(logits, self._params, for_xtc < self._params.xtc_probability)
+        place = draw(weights, for_draw)
         return int(place if ids is None else ids[place])
+
+    def _next_numbers(self) -> tuple[float, float]:
+        """The random numbers of the next token."""
+        return self._numbers.pop(0) if self._numbers else self._new_numbers()
+
+    def _new_numbers(self) -> tuple[float, float]:
+        """Random numbers of a token: for XTC (1 where it is off), and for the draw."""
+        return (self._uniform() if self._params.xtc_probability > 0 else 1.0), self._uniform()
 
     def _uniform(self) -> float:
         """A multiple of 2^-53 in [0, 1)."""

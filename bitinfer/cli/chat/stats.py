@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bitinfer.cli.size import size_text
 
 if TYPE_CHECKING:
-    from bitinfer.generate import Completion
+    from bitinfer.generate import Completion, Usage
     from bitinfer.model import Model
 
 
@@ -25,6 +25,7 @@ def stats(completion: Completion, model: Model, columns: int) -> str:
         f"first token {_time(usage.prefill_s)}",
         f"prompt {_count(run, 'token')}{_rate(run, usage.prefill_s)}",
         f"reply {_count(usage.completion_tokens, 'token')}{_rate(decoded, usage.decode_s)}",
+        *_drafts(usage),
         f"context {used} of {model.context_length}",
         f"memory {size_text(resident_bytes())}",
         active_isa(),
@@ -37,6 +38,13 @@ def stats(completion: Completion, model: Model, columns: int) -> str:
         else:
             lines.append(fact)
     return "\n".join(lines)
+
+
+def _drafts(usage: Usage) -> list[str]:
+    """How many tokens of the reply were drafted, if any were tried."""
+    if not usage.drafted_tokens:
+        return []
+    return [f"drafts {usage.accepted_tokens} of {usage.drafted_tokens} right"]
 
 
 def resident_bytes() -> int:
