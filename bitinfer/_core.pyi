@@ -76,6 +76,28 @@ def gemm_i8(
     w: NDArray[np.int8], a: NDArray[np.int8], isa: str | None = None
 ) -> NDArray[np.int32]: ...
 
+# ---- head.cpp: split is "6+2" or "5+3" ----
+
+def split_head(
+    codes: NDArray[np.int8], split: str
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int32]]: ...
+def head_high(
+    high: NDArray[np.uint8],
+    split: str,
+    n: int,
+    k: int,
+    a: NDArray[np.int8],
+    isa: str | None = None,
+) -> NDArray[np.int32]: ...
+def head_join(
+    high: NDArray[np.uint8],
+    low: NDArray[np.uint8],
+    split: str,
+    n: int,
+    k: int,
+    isa: str | None = None,
+) -> NDArray[np.int8]: ...
+
 # ---- model.cpp, ops.cpp ----
 
 class KvCache:
@@ -118,6 +140,7 @@ class Decoder:
     @property
     def gemv_family(self) -> str: ...
     def prefer_gemv(self, family: str) -> None: ...
+    def head_candidates(self) -> int: ...
     def bytes_per_token(self, kv_dtype: str = "f16") -> dict[str, int]: ...
 
 def exp_f32(x: NDArray[np.float32]) -> NDArray[np.float32]: ...

@@ -10,7 +10,7 @@ import hashlib
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from bitinfer.formats.safetensors import DTYPE_BYTES, Checkpoint, as_float32
 from bitinfer.runtime import active_isa
 
 PACKINGS = ("auto", "i2", "t3", "t5")
+PLANE_HEADS = ("6+2", "5+3")  # forms of an int8 head in memory (docs/head.md)
 # Files beside the weights that a packed folder keeps, where the checkpoint has them.
 SIDE_FILES = (
     *("config.json", "generation_config.json", "chat_template.jinja", "tokenizer.json"),
@@ -197,12 +198,13 @@ def open_checkpoint(folder: Path, packing: str, head: str) -> CanonicalWeights:
     return CanonicalWeights(checkpoint, plan, packing, head)
 
 
-def check_choices(packing: str, head: str) -> None:
+def check_choices(packing: str, head: str, heads: Sequence[str] = HEADS) -> None:
     """Raise ValueError unless ``packing`` and ``head`` are among the choices."""
     if packing not in PACKINGS:
         raise ValueError(f"packing: expected {', '.join(PACKINGS)}, got {packing!r}")
-    if head not in HEADS:
-        raise ValueError(f"head: expected {' or '.join(HEADS)}, got {head!r}")
+    if head not in heads:
+        mend = ": planes are made at load, from int8" if head in PLANE_HEADS else ""
+        raise ValueError(f"head: expected {', '.join(heads)}, got {head!r}{mend}")
 
 
 def convert(

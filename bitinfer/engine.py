@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitinfer import _core, runtime
-from bitinfer.convert import Progress, check_choices
+from bitinfer.convert import PLANE_HEADS, Progress, check_choices
 from bitinfer.errors import ContextLengthError, PromptError
+from bitinfer.formats.packed import HEADS
 from bitinfer.loading import LoadedModel, load_folder
 from bitinfer.resident import WEIGHTS
 
@@ -29,7 +30,7 @@ class Engine:
         folder: The model folder; tokenizer and generation config lie there.
         spec: The decoder's spec (``families/spec.py``).
         packing: Layout in memory of the ternary matrices.
-        head: ``int8`` or ``source``.
+        head: ``int8``, ``source``, ``6+2`` or ``5+3``.
         kv_cache: dtype of new caches.
         weights: ``mmap``: read where the file is mapped; ``copy``: in memory of its own.
         context_length: Positions that a new cache holds.
@@ -89,7 +90,9 @@ class Engine:
         Args:
             path: The folder.
             packing: ``i2``, ``t3``, ``t5``, or ``auto``: the fastest here, as tuned or by records.
-            head: ``int8``, or ``source``: the checkpoint's own dtype.
+            head: ``int8``; ``source``: the checkpoint's own dtype; ``6+2`` or ``5+3``: the int8 head
+                in two planes, of which ``forward`` with ``top_k`` reads only one for most rows.
+                The largest logits are int8's: with 6+2 proven, with 5+3 by a statistical bound.
             kv_cache: ``f16``, ``f32`` or ``int8``.
             weights: ``mmap``: as the file has them, shared with other processes; ``copy``: in
                 huge pages; ``auto``: mapped, or what ``bitinfer tune`` found to be faster.
@@ -101,7 +104,7 @@ class Engine:
             BitinferError: the folder cannot be used as it is (see errors.py).
             ValueError: an argument is not one of the choices or out of range.
         """
-        check_choices(packing, head)
+        check_choices(packing, head, (*HEADS, *PLANE_HEADS))
         if weights not in WEIGHTS:
             raise ValueError(f"weights: expected {', '.join(WEIGHTS)}, got {weights!r}")
         if kv_cache not in KV_CACHES:
@@ -156,6 +159,10 @@ class Engine:
     def bytes_per_token(self) -> dict[str, int]:
         """Bytes that a decode step reads: ``ternary``, ``head``, ``float``, ``kv_per_position``."""
         return self._decoder.bytes_per_token(self.kv_cache)
+
+    def head_candidates(self) -> int:
+        """Rows of a 6+2 or 5+3 head whose both planes the last step read, for all its logits."""
+        return self._decoder.head_candidates()
 
     def new_cache(self, capacity: int | None = None) -> KvCache:
         """An empty KV cache for ``capacity`` positions (default: ``context_length``)."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bitinfer import _core, tuning
 from bitinfer.config import inv_freq
-from bitinfer.convert import CanonicalWeights, Progress, open_checkpoint
+from bitinfer.convert import PLANE_HEADS, CanonicalWeights, Progress, open_checkpoint
 from bitinfer.errors import CheckpointError, PackedFileError
 from bitinfer.families.check import check_weights
 from bitinfer.families.spec import EMBEDDING, HEAD, HEAD_SCALE, check_spec
@@ -128,7 +128,7 @@ def _choose_head(
                 " again with --head source"
             )
         del weights[HEAD], weights[HEAD_SCALE]
-    elif head == "int8" and not has_int8:
+    elif head != "source" and not has_int8:
         name = EMBEDDING if spec["tie_word_embeddings"] else HEAD
         data, dtype, (rows, columns) = weights[name]
         try:
@@ -138,6 +138,8 @@ def _choose_head(
         weights[HEAD], weights[HEAD_SCALE] = _tensor(codes), _tensor(scales)
         if len(data) >= _NOTED_BYTES:
             notes.append(f"made an int8 head of {codes.nbytes / 1e6:.0f} MB in memory")
+    if head in PLANE_HEADS and len(weights[HEAD][0]) >= _NOTED_BYTES:
+        notes.append(f"split the head of {len(weights[HEAD][0]) / 1e6:.0f} MB in memory: {head}")
 
 
 def _load_raw(
@@ -173,8 +175,12 @@ def _load_raw(
 
 def _copy_weights(model: LoadedModel, head: str, asked: str, progress: Progress | None) -> None:
     """Copy what each step reads whole into huge pages, if asked or (with room) if tuned so."""
-    is_head = model.spec["tie_word_embeddings"] and head == "source"
-    sizes = mapped_bytes(model.weights, () if is_head else (EMBEDDING,))
+    unread = [EMBEDDING]
+    if head == "source" and model.spec["tie_word_embeddings"]:
+        unread = []
+    elif head in PLANE_HEADS:
+        unread.append(HEAD)  # the decoder has it in memory of its own
+    sizes = mapped_bytes(model.weights, unread)
     total = sum(sizes.values())
     if asked == "auto":
         asked = model.tuned.weights if model.tuned and has_room(total) else "mmap"

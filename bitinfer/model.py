@@ -108,7 +108,9 @@ class Model:
         Args:
             path_or_name: A folder, or "tales-6m", the embedded model.
             packing: "auto" (the fastest here), "i2", "t3" or "t5".
-            head: "int8", or "source" for the checkpoint's own values.
+            head: "int8"; "source" for the checkpoint's own values; "6+2" or "5+3": int8 in two
+                planes, faster for greedy and top-k replies, which are int8's: with 6+2 proven,
+                with 5+3 by a statistical bound (docs/head.md).
             kv_cache: "f16", "f32" or "int8".
             weights: "mmap" (as the file has them, shared with other processes), "copy" (in huge
                 pages) or "auto".

@@ -39,7 +39,13 @@ CORE_USERS = {"runtime", "formats.packed", "convert", "resident", "loading", "en
 CPP_LAYERS = ["util", "threads", "pack", "kernels", "dispatch", "ops", "model", "bindings, c_api"]
 CPP_RANK = {folder: i for i, row in enumerate(CPP_LAYERS) for folder in row.split(", ")}
 KERNEL_HEADERS = {
-    *("pack/format.h", "kernels/kernel_table.h", "kernels/float_kernels.h", "util/float_type.h")
+    *(
+        "pack/format.h",
+        "pack/head_planes.h",
+        "kernels/kernel_table.h",
+        "kernels/float_kernels.h",
+        "util/float_type.h",
+    )
 }
 KERNEL_SYSTEM_HEADERS = {
     *("cassert", "cstddef", "cstdint", "immintrin.h", "arm_neon.h"),

@@ -3,6 +3,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -56,7 +57,11 @@ DecoderSpec parse_spec(const py::dict& d) {
   s.ffn_sub_norm = spec_value<bool>(d, "ffn_sub_norm");
   s.attention_bias = spec_value<bool>(d, "attention_bias");
   s.tie_word_embeddings = spec_value<bool>(d, "tie_word_embeddings");
-  s.int8_head = one_of(spec_value<std::string>(d, "head"), "head", "int8", "source");
+  const auto head = spec_value<std::string>(d, "head");
+  for (int i = 0; i < kNumHeadSplits; ++i) {
+    if (head == kHeadSplits[i].name) s.head_split = static_cast<HeadSplit>(i);
+  }
+  s.int8_head = s.head_split || one_of(head, "head", "int8", "source");
   return s;
 }
 
@@ -75,7 +80,9 @@ const char* kv_name(KvType type) {
 class PyDecoder {
  public:
   PyDecoder(const py::dict& spec, const py::dict& weights, int num_threads)
-      : decoder_(parse_spec(spec), tensors(weights), num_threads) {}
+      : decoder_(parse_spec(spec), tensors(weights), num_threads) {
+    if (decoder_.weights().head.planes) buffers_.erase("lm_head.weight");  // not read again
+  }
 
   Decoder& decoder() { return decoder_; }
 
@@ -93,14 +100,14 @@ class PyDecoder {
       BITINFER_CHECK((py::isinstance<py::array_t<uint8_t, py::array::c_style>>(tensor[0])),
                      name << ": expected a contiguous uint8 buffer");
       const auto bytes = tensor[0].cast<py::array>();
-      buffers_.push_back(bytes);
+      buffers_[name] = bytes;
       map[name] = {static_cast<const uint8_t*>(bytes.data()), bytes.nbytes(),
                    tensor[1].cast<std::string>(), tensor[2].cast<std::vector<int64_t>>()};
     }
     return map;
   }
 
-  std::vector<py::array> buffers_;
+  std::map<std::string, py::array> buffers_;
   Decoder decoder_;
 };
 
@@ -145,7 +152,7 @@ F32 PyDecoder::forward(const std::vector<I32>& token_ids, const std::vector<py::
 py::dict bytes_per_token(const Decoder& decoder, const std::string& kv_dtype) {
   const DecoderWeights& w = decoder.weights();
   const KvLayout layout = decoder.kv_layout(kv_type(kv_dtype));
-  return py::dict(py::arg("ternary") = w.ternary_bytes, py::arg("head") = w.head_bytes,
+  return py::dict(py::arg("ternary") = w.ternary_bytes, py::arg("head") = decoder.head_bytes(),
                   py::arg("float") = w.float_bytes,
                   py::arg("kv_per_position") = layout.block_bytes() / kKvBlock);
 }
@@ -204,13 +211,17 @@ void register_model(py::module_& m) {
           "Use \"addsub\" or \"dot\" unless BITINFER_GEMV says another; \"auto\": what is faster "
           "by records.")
       .def(
+          "head_candidates", [](PyDecoder& d) { return d.decoder().head_candidates(); },
+          "Rows of a two-plane head of which the last call that made logits read both planes, for "
+          "all its rows of logits together.")
+      .def(
           "bytes_per_token",
           [](PyDecoder& d, const std::string& kv_dtype) {
             return bytes_per_token(d.decoder(), kv_dtype);
           },
           py::arg("kv_dtype") = "f16",
-          "Bytes read per decoded token: ternary, head, float, and kv_per_position of a cache of "
-          "kv_dtype.");
+          "Bytes read per decoded token: ternary, head (of a two-plane head: by the last call that "
+          "made logits), float, and kv_per_position of a cache of kv_dtype.");
 }
 
 }  // namespace bitinfer

@@ -7,8 +7,9 @@ namespace bitinfer {
 
 void register_isa(pybind11::module_& m);  // isa rows, GEMV family, self-test, threads
 void register_pack(
-    pybind11::module_& m);                // layouts, pack, unpack, validate, checkpoint conversions
-void register_ops(pybind11::module_& m);  // read bandwidth, deterministic maths
+    pybind11::module_& m);  // layouts, pack, unpack, validate, checkpoint conversions
+void register_head(pybind11::module_& m);   // planes of a two-plane head
+void register_ops(pybind11::module_& m);    // read bandwidth, deterministic maths
 void register_model(pybind11::module_& m);  // Decoder, KvCache
 
 }  // namespace bitinfer

@@ -100,22 +100,42 @@ std::vector<int32_t> run_gemm(const KernelTable& table, Inputs& in, Packing pack
   return acc;
 }
 
+// Activations of the head, which are never -128: rows activation_bytes(kK) apart.
+AlignedBuffer<int8_t> head_activations(const Inputs& in) {
+  AlignedBuffer<int8_t> a(in.codes.size());
+  for (std::size_t i = 0; i < a.size(); ++i)
+    a[i] = in.codes[i] == -128 ? int8_t{-127} : in.codes[i];
+  return a;
+}
+
 std::vector<int32_t> run_gemm_i8(const KernelTable& table, const Inputs& in) {
   std::vector<int32_t> acc(kM * kRows);
-  // Activations of -128 never meet gemm_i8.
   const int64_t stride = activation_bytes(kK);
-  AlignedBuffer<int8_t> a(static_cast<std::size_t>(kM * stride));
+  const AlignedBuffer<int8_t> a = head_activations(in);
   std::vector<int32_t> sums(kM);
-  for (int64_t m = 0; m < kM; ++m) {
-    for (int64_t k = 0; k < kK; ++k) {
-      const auto i = static_cast<std::size_t>(m * stride + k);
-      a[i] = in.codes[i] == -128 ? int8_t{-127} : in.codes[i];
-      sums[static_cast<std::size_t>(m)] += a[i];
-    }
-  }
+  for (int64_t i = 0; i < kM * stride; ++i)
+    sums[static_cast<std::size_t>(i / stride)] += a[static_cast<std::size_t>(i)];
   table.gemm_i8(in.head.data(), kRows, a.data(), stride, sums.data(), kM, round_up(kK, 64),
                 acc.data(), kRows);
   return acc;
+}
+
+// Sums of the high plane, then the codes of both planes.
+std::vector<int32_t> run_head_planes(const KernelTable& table, const Inputs& in, HeadSplit split) {
+  const int64_t high_bytes = high_row_bytes(split, kK), low_bytes = low_row_bytes(split, kK);
+  AlignedBuffer<uint8_t> high(static_cast<std::size_t>(kRows * high_bytes));
+  AlignedBuffer<uint8_t> low(static_cast<std::size_t>(kRows * low_bytes));
+  AlignedBuffer<int8_t> row(static_cast<std::size_t>(plane_columns(kK)));
+  std::vector<int32_t> residual(kRows), out(2 * kRows);
+  split_head(split, in.head.data(), kRows, kK, high.data(), low.data(), residual.data(), 1);
+  const int s = static_cast<int>(split);
+  table.head_high[s](high.data(), kRows, kK, head_activations(in).data(), activation_bytes(kK),
+                     out.data());
+  for (int64_t r = 0; r < kRows; ++r) {
+    table.head_join[s](high.data() + r * high_bytes, low.data() + r * low_bytes, kK, row.data());
+    out.insert(out.end(), row.data(), row.data() + row.size());
+  }
+  return out;
 }
 
 std::string first_difference(const std::string& kernel, const std::vector<int32_t>& got,
@@ -158,6 +178,13 @@ std::string compare_integer_kernels(const KernelTable& row, const KernelTable& o
     }
     const std::string text =
         first_difference("gemm " + name, run_gemm(row, in, packing), run_gemm(oracle, in, packing));
+    if (!text.empty()) return text;
+  }
+  for (int s = 0; s < kNumHeadSplits; ++s) {
+    const auto split = static_cast<HeadSplit>(s);
+    const std::string text =
+        first_difference(std::string("head planes ") + layout(split).name,
+                         run_head_planes(row, in, split), run_head_planes(oracle, in, split));
     if (!text.empty()) return text;
   }
   const std::string text =

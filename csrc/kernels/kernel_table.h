@@ -13,6 +13,7 @@
 
 #include "kernels/float_kernels.h"
 #include "pack/format.h"
+#include "pack/head_planes.h"
 
 namespace bitinfer {
 
@@ -61,6 +62,15 @@ using GemmI8Fn = void (*)(const int8_t* w, int64_t n, const int8_t* a, int64_t a
                           const int32_t* a_sum, int64_t m, int64_t k_padded, int32_t* acc,
                           int64_t acc_stride);
 
+// High plane of a two-plane head (pack/head_planes.h), n rows: acc[p * n + r] = sum_k h[r][k] *
+// a[p * a_stride + k] for the two planes p of one token's activations, in -127..127, zeros in [k,
+// plane_columns(k)). k in 1..kMaxPlaneColumns.
+using HeadHighFn = void (*)(const uint8_t* high, int64_t n, int64_t k, const int8_t* a,
+                            int64_t a_stride, int32_t* acc);
+
+// One row of both planes back to its int8 codes, plane_columns(k) of them, 64-byte aligned.
+using HeadJoinFn = void (*)(const uint8_t* high, const uint8_t* low, int64_t k, int8_t* codes);
+
 // Reads `bytes` (a multiple of 64 * num_streams) once, as num_streams far-apart streams with
 // prefetch; returns a checksum (sum of 32-bit words mod 2^32) so that nothing is optimised away.
 // The memory roofline.
@@ -81,6 +91,8 @@ struct KernelTable {
                                       // than a GEMM, by benchmark records; 1..kMaxGemvTokens
   Packing auto_packing;               // what packing="auto" takes, by benchmark records
   GemmI8Fn gemm_i8;
+  HeadHighFn head_high[kNumHeadSplits];
+  HeadJoinFn head_join[kNumHeadSplits];
   ReadStreamsFn read_streams;
   FloatKernels f32;
 };

@@ -70,7 +70,7 @@ Decoder::Decoder(const DecoderSpec& spec, const TensorMap& tensors, int num_thre
     : spec_(spec), num_threads_(num_threads) {
   check_spec(spec);
   check_threads(num_threads);
-  weights_ = load_weights(spec, tensors);
+  weights_ = load_weights(spec, tensors, num_threads);
   allocate(num_threads, prefill_chunk_);
 }
 
@@ -164,6 +164,10 @@ void Decoder::forward(const std::vector<Sequence>& batch, LogitsRows rows, float
     }
   }
   for (const Sequence& s : batch) s.cache->set_length(s.cache->length() + s.num_tokens);
+  if (const PlaneScratch* head = state_->plane_scratch(); head && rows != LogitsRows::kNone) {
+    head_candidates_ = head->candidates;
+    head_bytes_ = head->bytes_read;
+  }
 }
 
 }  // namespace bitinfer

@@ -41,6 +41,10 @@ class Decoder {
 
   const DecoderSpec& spec() const { return spec_; }
   const DecoderWeights& weights() const { return weights_; }
+  // Of the last call that made logits: bytes read of the head, and rows of both planes of a
+  // two-plane head.
+  int64_t head_bytes() const { return head_bytes_ ? head_bytes_.load() : weights_.head_bytes; }
+  int64_t head_candidates() const { return head_candidates_; }
   int num_threads() const { return num_threads_; }
   void set_num_threads(int num_threads);
   int64_t prefill_chunk() const { return prefill_chunk_; }
@@ -61,6 +65,7 @@ class Decoder {
   std::atomic<int> num_threads_;  // written under the lock, read at any time
   std::atomic<int64_t> prefill_chunk_{256};
   std::atomic<int> gemv_{-1};  // GemvFamily, or -1 for the row's own choice
+  std::atomic<int64_t> head_bytes_{0}, head_candidates_{0};
   ForkSafeMutex mutex_;
   std::unique_ptr<State> state_;
 };

@@ -55,11 +55,13 @@ Decoder::State::State(const DecoderSpec& spec, Packing packing, int num_threads,
       mlp_(buffer<float>(max_tokens * spec.intermediate_size)),
       partials_(buffer<float>(attention_partial_elements(shape_))),
       codes_(buffer<int8_t>(max_tokens * std::max(activation_bytes(widest_row(spec)),
-                                                  2 * round_up(spec.hidden_size, 64)))),
+                                                  2 * plane_columns(spec.hidden_size)))),
       sums_(buffer<int32_t>(2 * max_tokens)),
       scales_(buffer<float>(max_tokens)),
       rows_{0, 0, 0, codes_.data(), sums_.data(), scales_.data(), 0} {
   for (int i = 0; i < num_threads; ++i) scratch_.push_back(make_scratch(spec, packing, max_tokens));
+  if (spec.head_split)
+    plane_scratch_ = std::make_unique<PlaneScratch>(spec.vocab_size, spec.hidden_size);
   const auto count = static_cast<std::size_t>(max_tokens);
   token_ids_.resize(count);
   tokens_.resize(count);
@@ -72,6 +74,7 @@ void Decoder::State::begin(const KernelTable& kernels, const GemvChoice& gemv,
   ctx_.kernels = &kernels;
   ctx_.gemv = gemv;
   top_ = top;
+  if (plane_scratch_) plane_scratch_->candidates = plane_scratch_->bytes_read = 0;
   m_ = 0;
 }
 
@@ -157,7 +160,7 @@ float* Decoder::State::head_step(const DecoderWeights& weights, float* logits) {
                                normed + rows++ * h);
   }
   if (rows == 0) return logits;
-  const HeadScratch scratch{codes_.data(), sums_.data(), scales_.data()};
+  const HeadScratch scratch{codes_.data(), sums_.data(), scales_.data(), plane_scratch_.get()};
   head_logits(ctx_, weights.head, scratch, normed, h, rows, top_, logits);
   return logits + rows * spec_.vocab_size;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "model/decoder.h"
@@ -16,6 +17,8 @@ struct Decoder::State {
   void begin(const KernelTable& kernels, const GemvChoice& gemv, const TopTokens& top);
   void add_token(int32_t token_id, const KvCache& cache, int64_t pos, bool wants_logits);
   int64_t size() const { return m_; }
+  // Null where the head is not in two planes. Counts from `begin` on.
+  const PlaneScratch* plane_scratch() const { return plane_scratch_.get(); }
   // Runs the tokens added since the last run and writes a row of logits for each that wants one;
   // returns the end of the rows written.
   float* run(const DecoderWeights& weights, float* logits);
@@ -48,6 +51,7 @@ struct Decoder::State {
   AlignedBuffer<int32_t> sums_;              // (2 M)
   AlignedBuffer<float> scales_;              // (M)
   QuantizedRows rows_;
+  std::unique_ptr<PlaneScratch> plane_scratch_;
 };
 
 }  // namespace bitinfer

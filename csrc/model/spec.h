@@ -3,9 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "ops/attention.h"
 #include "ops/linear.h"
+#include "pack/head_planes.h"
 
 namespace bitinfer {
 
@@ -23,7 +25,8 @@ struct DecoderSpec {
   bool ffn_sub_norm;    // RMSNorm on act(gate) · up, before down_proj
   bool attention_bias;  // q, k, v have biases (any projection may have one)
   bool tie_word_embeddings;
-  bool int8_head;  // else the head's rows are floats
+  bool int8_head;                       // else the head's rows are floats
+  std::optional<HeadSplit> head_split;  // of an int8 head: how to keep it in two planes
 
   int64_t q_dim() const { return num_attention_heads * head_dim; }
   int64_t kv_dim() const { return num_key_value_heads * head_dim; }

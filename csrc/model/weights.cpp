@@ -135,15 +135,41 @@ LayerWeights load_layer(const DecoderSpec& spec, int64_t i, Loader* loader) {
   return w;
 }
 
-Head load_head(const DecoderSpec& spec, Loader* loader, DecoderWeights* w) {
+// Keeps an int8 head in two planes; its codes are not used again.
+void split(const DecoderSpec& spec, int num_threads, Head* head, DecoderWeights* w) {
+  const HeadSplit split = *spec.head_split;
+  const int64_t v = head->vocab, h = head->hidden;
+  BITINFER_CHECK(h <= kMaxPlaneColumns, "head: expected hidden_size up to "
+                                            << kMaxPlaneColumns << " for " << layout(split).name
+                                            << ", got " << h);
+  for (int64_t i = 0; i < v; ++i) {
+    BITINFER_CHECK(head->row_scale[i] >= 0.0f, "lm_head.weight_scale: expected 0 or more for head "
+                                                   << layout(split).name << ", got "
+                                                   << head->row_scale[i] << " at " << i);
+  }
+  const auto bytes = [v](int64_t row_bytes) { return static_cast<std::size_t>(v * row_bytes); };
+  w->split_head.reset(new SplitHead{HugeMemory(bytes(high_row_bytes(split, h))),
+                                    HugeMemory(bytes(low_row_bytes(split, h))),
+                                    AlignedBuffer<int32_t>(bytes(1)),
+                                    {}});
+  SplitHead& s = *w->split_head;
+  split_head(split, head->codes, v, h, s.high.data(), s.low.data(), s.residual.data(), num_threads);
+  s.planes = {split, s.high.data(), s.low.data(), s.residual.data()};
+  head->planes = &s.planes;
+  head->codes = nullptr;
+  w->head_bytes = v * (high_row_bytes(split, h) + 8);
+}
+
+Head load_head(const DecoderSpec& spec, int num_threads, Loader* loader, DecoderWeights* w) {
   const int64_t v = spec.vocab_size, h = spec.hidden_size;
   const std::string name = "lm_head.weight";
-  Head head{nullptr, nullptr, w->embedding, w->embedding_type, v, h};
+  Head head{nullptr, nullptr, nullptr, w->embedding, w->embedding_type, v, h};
   if (spec.int8_head) {
     head.codes =
         reinterpret_cast<const int8_t*>(loader->get(name, "i8", {v, round_up(h, 64)}).data);
     head.row_scale = loader->floats(name + "_scale", v);
     w->head_bytes = v * (round_up(h, 64) + 4);
+    if (spec.head_split) split(spec, num_threads, &head, w);
     return head;
   }
   if (!spec.tie_word_embeddings) {
@@ -157,7 +183,7 @@ Head load_head(const DecoderSpec& spec, Loader* loader, DecoderWeights* w) {
 
 }  // namespace
 
-DecoderWeights load_weights(const DecoderSpec& spec, const TensorMap& tensors) {
+DecoderWeights load_weights(const DecoderSpec& spec, const TensorMap& tensors, int num_threads) {
   DecoderWeights w{};
   Loader loader(tensors, &w);
   const Tensor& embedding =
@@ -168,7 +194,7 @@ DecoderWeights load_weights(const DecoderSpec& spec, const TensorMap& tensors) {
   w.norm = loader.floats("model.norm.weight", spec.hidden_size);
   for (int64_t i = 0; i < spec.num_hidden_layers; ++i)
     w.layers.push_back(load_layer(spec, i, &loader));
-  w.head = load_head(spec, &loader, &w);
+  w.head = load_head(spec, num_threads, &loader, &w);
   loader.check_all_used();
   if (spec.int8_head) w.float_bytes -= spec.vocab_size * 4;  // row scales: counted with the head
   w.float_bytes += spec.hidden_size * float_bytes(w.embedding_type);

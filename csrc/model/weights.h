@@ -5,12 +5,14 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "model/spec.h"
 #include "ops/head.h"
 #include "util/aligned_buffer.h"
+#include "util/huge_memory.h"
 
 namespace bitinfer {
 
@@ -32,6 +34,13 @@ struct LayerWeights {
   Linear q, k, v, o, gate, up, down;
 };
 
+// The planes of a head and their memory.
+struct SplitHead {
+  HugeMemory high, low;
+  AlignedBuffer<int32_t> residual;
+  HeadPlanes planes;
+};
+
 struct DecoderWeights {
   Packing packing;  // of every ternary matrix
   const void* embedding;
@@ -41,16 +50,17 @@ struct DecoderWeights {
   Head head;
   std::vector<LayerWeights> layers;
 
-  // Bytes read for each token.
+  // Bytes read for each token; of a two-plane head, its high plane only.
   int64_t ternary_bytes = 0;
   int64_t head_bytes = 0;
   int64_t float_bytes = 0;
 
   std::deque<AlignedBuffer<float>> owned;
+  std::unique_ptr<SplitHead> split_head;
 };
 
 // Throws std::invalid_argument naming the tensor, what was expected and what was got: missing,
 // wrong dtype, shape or size, not finite, unknown.
-DecoderWeights load_weights(const DecoderSpec& spec, const TensorMap& tensors);
+DecoderWeights load_weights(const DecoderSpec& spec, const TensorMap& tensors, int num_threads);
 
 }  // namespace bitinfer

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "ops/linear.h"
+#include "ops/plane_head.h"
 #include "threads/thread_pool.h"
 
 namespace bitinfer {
@@ -16,8 +17,7 @@ int64_t rows_per_task(int64_t row_bytes, int64_t most) {
 }
 
 void quantize_states(const OpContext& ctx, const HeadScratch& s, const float* x, int64_t x_stride,
-                     int64_t m, int64_t k) {
-  const int64_t stride = round_up(k, 64);
+                     int64_t m, int64_t k, int64_t stride) {
   parallel_for(ctx.threads_for(m * k * 4), 0, m, 8, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
       int8_t* hi = s.codes + 2 * i * stride;
@@ -62,9 +62,14 @@ void source_logits(const OpContext& ctx, const Head& head, const float* x, int64
 }  // namespace
 
 void head_logits(const OpContext& ctx, const Head& head, const HeadScratch& scratch, const float* x,
-                 int64_t x_stride, int64_t m, const TopTokens& /*top*/, float* logits) {
+                 int64_t x_stride, int64_t m, const TopTokens& top, float* logits) {
+  const int64_t k = head.hidden;
+  if (head.planes) {
+    quantize_states(ctx, scratch, x, x_stride, m, k, plane_columns(k));
+    return plane_logits(ctx, head, scratch, m, top, logits);
+  }
   if (!head.codes) return source_logits(ctx, head, x, x_stride, m, logits);
-  quantize_states(ctx, scratch, x, x_stride, m, head.hidden);
+  quantize_states(ctx, scratch, x, x_stride, m, k, round_up(k, 64));
   int8_logits(ctx, head, scratch, m, logits);
 }
 

@@ -5,26 +5,53 @@
 
 #include "kernels/float_kernels.h"
 #include "ops/op_context.h"
+#include "pack/head_planes.h"
+#include "util/aligned_buffer.h"
 
 namespace bitinfer {
 
-// int8: codes (vocab, round_up(hidden, 64)) with a scale per row, against activations of 15 bits in
-// two planes. Otherwise codes is null and rows (vocab, hidden) of `type` are multiplied in fp32.
-// Caller keeps the bytes.
+// An int8 head in two planes.
+struct HeadPlanes {
+  HeadSplit split;
+  const uint8_t* high;      // (vocab, high_row_bytes)
+  const uint8_t* low;       // (vocab, low_row_bytes)
+  const int32_t* residual;  // (vocab)
+};
+
+// int8: codes (vocab, round_up(hidden, 64)), or the same in `planes`, with a scale per row, against
+// activations of 15 bits in two planes. Where both are null, rows (vocab, hidden) of `type` are
+// multiplied in fp32. Caller keeps the bytes.
 struct Head {
   const int8_t* codes;
-  const float* row_scale;  // (vocab)
+  const HeadPlanes* planes;  // row_scale >= 0 then
+  const float* row_scale;    // (vocab)
   const void* rows;
   FloatType type;
   int64_t vocab;
   int64_t hidden;
 };
 
+constexpr int64_t kMaxPlaneTokens = 8;  // more at once read both planes of every row
+
+// Work space of head_logits on a two-plane head, and what it counts.
+struct PlaneScratch {
+  PlaneScratch(int64_t vocab, int64_t hidden);
+  AlignedBuffer<int32_t> bounds;   // (kMaxPlaneTokens, 2, hidden + 1)
+  AlignedBuffer<uint16_t> order;   // (2 hidden)
+  AlignedBuffer<float> group_max;  // (kMaxPlaneTokens, groups of rows)
+  AlignedBuffer<int32_t> rows;     // whose exact logits are wanted
+  AlignedBuffer<float> values;     // and are these
+  AlignedBuffer<float> sorted;
+  int64_t candidates = 0;  // rows whose low plane was read, of all calls so far
+  int64_t bytes_read = 0;  // of the head, by all calls so far
+};
+
 // Planes of the hidden states, for head_logits: hi and lo of a row follow each other.
 struct HeadScratch {
-  int8_t* codes;  // (2 M, round_up(hidden, 64))
-  int32_t* sums;  // (2 M)
-  float* scales;  // (M)
+  int8_t* codes;         // (2 M, plane_columns(hidden))
+  int32_t* sums;         // (2 M)
+  float* scales;         // (M)
+  PlaneScratch* planes;  // null where the head has none
 };
 
 // Which logits are wanted of each row: the k largest of ids below vocab_size, ties among them; k =

@@ -61,10 +61,30 @@ void break_packing(std::vector<Broken>* all) {
   all->push_back({"gemm " + name, t});
 }
 
+template <int split>
+void break_head(std::vector<Broken>* all) {
+  const std::string name = std::string("head planes ") + bitinfer::kHeadSplits[split].name;
+  KernelTable t = right();
+  t.head_high[split] = [](const uint8_t* high, int64_t n, int64_t k, const int8_t* a,
+                          int64_t a_stride, int32_t* acc) {
+    right().head_high[split](high, n, k, a, a_stride, acc);
+    acc[2 * n - 1] += 1;
+  };
+  all->push_back({name, t});
+  t = right();
+  t.head_join[split] = [](const uint8_t* high, const uint8_t* low, int64_t k, int8_t* codes) {
+    right().head_join[split](high, low, k, codes);
+    codes[k - 1] ^= 1;
+  };
+  all->push_back({name, t});
+}
+
 void break_integers(std::vector<Broken>* all) {
   break_packing<0>(all);
   break_packing<1>(all);
   break_packing<2>(all);
+  break_head<0>(all);
+  break_head<1>(all);
   KernelTable t = right();
   t.gemm_i8 = [](const int8_t* w, int64_t n, const int8_t* a, int64_t a_stride,
                  const int32_t* a_sum, int64_t m, int64_t k_padded, int32_t* acc,

@@ -3,6 +3,7 @@
 
 using ByteVec = __m256i;
 using WordVec = __m256i;
+constexpr int kPlaneRows = 4;
 
 BITINFER_INLINE __m256i load_bytes(const uint8_t* p) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
@@ -61,6 +62,12 @@ BITINFER_INLINE uint32_t fold_words(__m256i a) {
   x = _mm_add_epi32(x, _mm_shuffle_epi32(x, 0x4e));
   x = _mm_add_epi32(x, _mm_shuffle_epi32(x, 0xb1));
   return static_cast<uint32_t>(_mm_cvtsi128_si32(x));
+}
+
+// out[i] = sum of the 32-bit lanes of v[i].
+template <int count>
+BITINFER_INLINE void sum_lanes(const WordVec* v, int32_t* out) {
+  for (int i = 0; i < count; ++i) out[i] = static_cast<int32_t>(fold_words(v[i]));
 }
 
 // GCC joins long integer sums as trees, which spills registers; a sum that passes here stays a

@@ -36,11 +36,13 @@ constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in eve
 #include "kernels/avx2/micro_kernels.inl.h"
 #include "kernels/generic/ternary_gemm.inl.h"
 #include "kernels/generic/gemm_i8.inl.h"
+#include "kernels/generic/head_planes.inl.h"
 // clang-format on
 
 }  // namespace
 
 #include "kernels/generic/dot_symbols.inl.h"
+#include "kernels/generic/head_plane_symbols.inl.h"
 
 BITINFER_SYMBOL void build_tables_i8_i2(const int8_t* codes, int64_t block_begin, int64_t block_end,
                                         uint8_t* tables) {
@@ -76,6 +78,7 @@ KernelTable make_kernel_table() {
   table.gemv_addsub[kT3] = ternary_gemv_addsub_i8_t3_i32;
   table.build_tables[kT3] = build_tables_i8_t3;
   set_dot_symbols(&table);
+  set_head_planes(&table);
   table.auto_family[kI2] = GemvFamily::kDot;
   table.auto_family[kT3] = GemvFamily::kAddsub;
   table.auto_family[kT5] = GemvFamily::kDot;

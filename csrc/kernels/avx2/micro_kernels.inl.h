@@ -54,6 +54,13 @@ struct DotMicro {
   }
 };
 
+// See head_planes.inl.h. Four products of at most 63 * 127 stay below 2^15.
+BITINFER_INLINE __m256i add_products(__m256i sum, __m256i u0, __m256i x0, __m256i u1, __m256i x1) {
+  const __m256i pairs =
+      _mm256_add_epi16(_mm256_maddubs_epi16(u0, x0), _mm256_maddubs_epi16(u1, x1));
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
 // See gemm_i8.inl.h. |w| * (a with w's sign): |-128| is 128 unsigned, so a pair is at most
 // 2 * 128 * 127 < 32768.
 template <int rows, int tokens>

@@ -42,15 +42,19 @@ constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in eve
 #include "kernels/generic/vnni_kernels.inl.h"
 #include "kernels/generic/ternary_gemm.inl.h"
 #include "kernels/generic/gemm_i8.inl.h"
+#include "kernels/avx512vnni/bytes.h"
+#include "kernels/generic/head_planes.inl.h"
 // clang-format on
 
 }  // namespace
 
 #include "kernels/generic/dot_symbols.inl.h"
+#include "kernels/generic/head_plane_symbols.inl.h"
 
 KernelTable make_kernel_table() {
   KernelTable table = avx2::make_kernel_table();
   set_dot_symbols(&table);
+  set_head_planes(&table);
   table.auto_packing = Packing::kI2;
   table.f32 = make_float_kernels();
   return table;

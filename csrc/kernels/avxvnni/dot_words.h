@@ -22,13 +22,10 @@ BITINFER_INLINE DotVec quarter_words(DotVec a) { return _mm256_srai_epi32(a, 2);
 BITINFER_INLINE DotVec dot_add(DotVec sum, DotVec u8, DotVec i8) {
   return _mm256_dpbusd_avx_epi32(sum, u8, i8);
 }
-BITINFER_INLINE void keep_in_place(DotVec& sum) { __asm__("" : "+x"(sum)); }
-
-// out[i] = sum of the 32-bit lanes of v[i], count = 1, 2, 3 or 4.
-template <int count>
-BITINFER_INLINE void sum_lanes(const DotVec* v, int32_t* out) {
-  for (int i = 0; i < count; ++i) out[i] = static_cast<int32_t>(fold_words(v[i]));
+BITINFER_INLINE DotVec add_products(DotVec sum, DotVec u0, DotVec x0, DotVec u1, DotVec x1) {
+  return dot_add(dot_add(sum, u0, x0), u1, x1);
 }
+BITINFER_INLINE void keep_in_place(DotVec& sum) { __asm__("" : "+x"(sum)); }
 
 // acc[r] = (a_sum ? -*a_sum : acc[r]) + sum[r] for the first min(rows, 8) lanes.
 BITINFER_INLINE void store_rows(DotVec sum, int rows, const int32_t* a_sum, int32_t* acc) {

@@ -12,6 +12,7 @@
 #include "kernels/generic/float_kernels.inl.h"
 #include "kernels/neon/gemv.inl.h"
 #include "kernels/neon/gemm.inl.h"
+#include "kernels/neon/bytes.h"
 // clang-format on
 
 namespace bitinfer {
@@ -20,6 +21,12 @@ KernelTable make_kernel_table();
 }
 
 namespace neon {
+
+namespace {
+#include "kernels/generic/head_planes.inl.h"
+}  // namespace
+
+#include "kernels/generic/head_plane_symbols.inl.h"
 
 uint32_t read_streams(const uint8_t* data, int64_t bytes, int num_streams) {
   assert(num_streams >= 1 && num_streams <= kMaxStreams);
@@ -59,6 +66,7 @@ KernelTable make_kernel_table() {
   table.gemv_tokens[kT5] = 1;  // its GEMV is a GEMM
   table.auto_packing = Packing::kT3;
   table.gemm_i8 = gemm_i8;
+  set_head_planes(&table);
   table.read_streams = read_streams;
   table.f32 = make_float_kernels();
   return table;

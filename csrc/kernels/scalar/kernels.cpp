@@ -26,6 +26,7 @@ constexpr int kT3Rows = 32, kT5Rows = 64;
 // clang-format off
 #include "kernels/scalar/gemv_addsub.inl.h"
 #include "kernels/scalar/unpacked.inl.h"
+#include "kernels/scalar/head_planes.inl.h"
 // clang-format on
 
 }  // namespace
@@ -94,6 +95,10 @@ void gemm_i8(const int8_t* w, int64_t n, const int8_t* a, int64_t a_stride,
   }
 }
 
+// ---- two-plane head ----
+
+#include "kernels/generic/head_plane_symbols.inl.h"
+
 // ---- memory ----
 
 uint32_t read_streams(const uint8_t* data, int64_t bytes, int num_streams) {
@@ -130,6 +135,7 @@ KernelTable make_kernel_table() {
   for (int64_t& tokens : t.gemv_tokens) tokens = kMaxGemvTokens;
   t.auto_packing = Packing::kT5;
   t.gemm_i8 = gemm_i8;
+  set_head_planes(&t);
   t.read_streams = read_streams;
   t.f32 = make_float_kernels();
   return t;

@@ -3,6 +3,7 @@
 
 using ByteVec = __m128i;
 using WordVec = __m128i;
+constexpr int kPlaneRows = 4;
 
 BITINFER_INLINE __m128i load_bytes(const uint8_t* p) {
   return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
@@ -59,6 +60,18 @@ BITINFER_INLINE uint32_t fold_words(__m128i a) {
   a = _mm_add_epi32(a, _mm_shuffle_epi32(a, 0x4e));
   a = _mm_add_epi32(a, _mm_shuffle_epi32(a, 0xb1));
   return static_cast<uint32_t>(_mm_cvtsi128_si32(a));
+}
+
+// out[i] = sum of the 32-bit lanes of v[i].
+template <int count>
+BITINFER_INLINE void sum_lanes(const WordVec* v, int32_t* out) {
+  for (int i = 0; i < count; ++i) out[i] = static_cast<int32_t>(fold_words(v[i]));
+}
+
+// See head_planes.inl.h. Four products of at most 63 * 127 stay below 2^15.
+BITINFER_INLINE __m128i add_products(__m128i sum, __m128i u0, __m128i x0, __m128i u1, __m128i x1) {
+  const __m128i pairs = _mm_add_epi16(_mm_maddubs_epi16(u0, x0), _mm_maddubs_epi16(u1, x1));
+  return _mm_add_epi32(sum, _mm_madd_epi16(pairs, _mm_set1_epi16(1)));
 }
 
 // GCC joins long integer sums as trees, which spills registers; a sum that passes here stays a

@@ -26,6 +26,7 @@ constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in eve
 #include "kernels/generic/read_streams.inl.h"
 #include "kernels/generic/ternary_gemv_addsub_t3.inl.h"
 #include "kernels/generic/build_tables_t3.inl.h"
+#include "kernels/generic/head_planes.inl.h"
 // clang-format on
 
 }  // namespace
@@ -42,6 +43,8 @@ BITINFER_SYMBOL void ternary_gemv_addsub_i8_t3_i32(const TileStreams& streams, i
                          [&](const auto& lanes) { t3_lane_group(lanes, num_blocks, a.tables); });
 }
 
+#include "kernels/generic/head_plane_symbols.inl.h"
+
 BITINFER_SYMBOL uint32_t read_streams(const uint8_t* data, int64_t bytes, int num_streams) {
   return read_streams_by_count(data, bytes, num_streams);
 }
@@ -54,6 +57,7 @@ KernelTable make_kernel_table() {
   table.table_bytes[kT3] = kT3TableBytes;
   table.auto_family[kT3] = GemvFamily::kAddsub;
   table.auto_packing = Packing::kT3;
+  set_head_planes(&table);
   table.read_streams = read_streams;
   return table;
 }
