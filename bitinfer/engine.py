@@ -90,8 +90,8 @@ class Engine:
         Args:
             path: The folder.
             packing: ``i2``, ``t3``, ``t5``, or ``auto``: the fastest here, as tuned or by records.
-            head: ``int8``; ``source``: the checkpoint's own dtype; ``6+2`` or ``5+3``: the int8 head
-                in two planes, of which ``forward`` with ``top_k`` reads only one for most rows.
+            head: ``int8``; ``source``: the checkpoint's own dtype; ``6+2`` or ``5+3``: the int8
+                head in two planes, of which ``forward`` with ``top_k`` reads one for most rows.
                 The largest logits are int8's: with 6+2 proven, with 5+3 by a statistical bound.
             kv_cache: ``f16``, ``f32`` or ``int8``.
             weights: ``mmap``: as the file has them, shared with other processes; ``copy``: in
