@@ -71,6 +71,17 @@ class _EndlessReply:
         """Not heard: the cache has room for all that is measured."""
 
 
+def fill(engine: Engine, cache: KvCache, depth: int) -> None:
+    """Bring the cache to ``depth`` tokens: only those that it lacks are run."""
+    if cache.length >= depth:
+        cache.trim(depth)
+        return
+    missing = random_ids(engine, depth)[cache.length :]
+    for begin in range(0, len(missing), engine.prefill_chunk):
+        chunk = missing[begin : begin + engine.prefill_chunk]
+        engine.forward([chunk], [cache], logits="none")
+
+
 def run(engine: Engine, cache: KvCache, case: Case, counter: EnergyCounter, taken: Runs) -> None:
     """Run a case after what the cache holds, and add what it took to ``taken``."""
     with closing(_steps(engine, cache, case)) as steps:

@@ -13,11 +13,11 @@ from typing import Any
 
 from bitinfer import runtime
 from bitinfer.bench.bytes_read import decode_bytes, prefill_bytes
-from bitinfer.bench.cases import Case, Runs, random_ids, run
+from bitinfer.bench.cases import Case, Runs, fill, run
 from bitinfer.bench.record import PARTS, Record
 from bitinfer.bench.roofline import Roofline
 from bitinfer.energy import EnergyCounter, NoCounter
-from bitinfer.engine import Engine, KvCache
+from bitinfer.engine import Engine
 from bitinfer.machine import machine_facts
 
 _SHAPE_KEYS = (
@@ -79,7 +79,7 @@ def bench(
     try:
         for index, (count, depth) in enumerate(settings):
             engine.num_threads = count
-            _fill(engine, cache, depth)
+            fill(engine, cache, depth)
             most = max(1, *(case.generated for case in cases))
             read = sum(decode_bytes(engine, depth + 1, most).values())
             roofline = Roofline(round(read / most), count)
@@ -120,17 +120,6 @@ def _check_counts(
                     f"{case.phase}: expected 0 to {longest} tokens, depth included (the context"
                     f" less one), got {depth + case.positions}"
                 )
-
-
-def _fill(engine: Engine, cache: KvCache, depth: int) -> None:
-    """Bring the cache to ``depth`` tokens: only those that it lacks are run."""
-    if cache.length >= depth:
-        cache.trim(depth)
-        return
-    missing = random_ids(engine, depth)[cache.length :]
-    for begin in range(0, len(missing), engine.prefill_chunk):
-        chunk = missing[begin : begin + engine.prefill_chunk]
-        engine.forward([chunk], [cache], logits="none")
 
 
 def _joules_per_token(runs: Runs, tokens: int) -> float | None:
@@ -182,6 +171,7 @@ def _record(
         kernel="+".join([gemm] * bool(case.prompt) + [gemv] * bool(case.generated)),
         head=engine.head,
         kv_cache=engine.kv_cache,
+        weights=engine.weights,
         model=engine.folder.name,
         shape={key: engine.spec[key] for key in _SHAPE_KEYS},
         warmup=warmup,

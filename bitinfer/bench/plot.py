@@ -128,7 +128,8 @@ def _caption(record: Record) -> str:
     )
     commit = f", commit {machine['commit']}" if machine["commit"] else ""
     return (
-        f"{record.model}, {record.packing}, {record.head} head, {record.kv_cache} cache; {runs}."
+        f"{record.model}, {record.packing}, {record.head} head, {record.kv_cache} cache,"
+        f" {record.weights}; {runs}."
         f" {machine['cpu']}, {record.isa}, {machine['cores']} cores,"
         f" {machine['memory'] / 2**30:.0f} GiB; {machine['date'][:10]}{commit}"
     )

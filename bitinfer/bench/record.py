@@ -38,6 +38,7 @@ class Record:
         roofline_gb_per_s: The fastest read of one decoded token's bytes in the same run.
         joules_per_token: Of the processor's counter, over all repeats; None without a counter.
         energy: Which counter, or why there is none.
+        weights: Where they lie: ``mmap`` or ``copy``.
         kernel: Of this phase's ternary matrices.
         machine: ``machine.machine_facts``.
     """
@@ -64,6 +65,7 @@ class Record:
     kernel: str
     head: str
     kv_cache: str
+    weights: str
     model: str
     shape: dict[str, Any]
     warmup: int
@@ -110,6 +112,7 @@ class Record:
             "depth": 0,
             "tokens_per_s_runs": [],
             "bytes_by_part": {},
+            "weights": "mmap",
             "joules_per_token": None,
             "energy": "not available: not measured when this record was made",
             **flat,

@@ -1,0 +1,74 @@
+"""Runs of an engine that can take turns with others (``turns.py``), each on any row."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from turns import Run
+
+from bitinfer import _core
+from bitinfer.bench import Roofline
+from bitinfer.bench.bytes_read import decode_bytes
+from bitinfer.bench.cases import Case, Runs, fill, random_ids, run
+from bitinfer.energy import NoCounter
+from bitinfer.engine import Engine
+
+
+@contextmanager
+def row(isa: str | None) -> Iterator[None]:
+    """Run with this row of the dispatch table."""
+    before = _core.active_isa()
+    _core.set_isa(isa or before)
+    try:
+        yield
+    finally:
+        _core.set_isa(before)
+
+
+def generation(engine: Engine, threads: int, case: Case, depth: int = 0, isa: str = "") -> Run:
+    """Tokens/s of a case after ``depth`` tokens, by the loop that users run."""
+    kv = engine.new_cache(depth + case.positions + 1)
+
+    def once() -> float:
+        with row(isa or None):
+            engine.num_threads = threads
+            fill(engine, kv, depth)
+            taken = Runs()
+            run(engine, kv, case, NoCounter(""), taken)
+        return case.tokens / taken.seconds[0]
+
+    return once
+
+
+def forwards(
+    engine: Engine, threads: int, tokens: int, times: int, logits: str, isa: str = ""
+) -> Run:
+    """Forward steps/s of so many tokens each, all after the same one."""
+    kv = engine.new_cache(tokens + 1)
+    ids = random_ids(engine, tokens)
+
+    def once() -> float:
+        with row(isa or None):
+            engine.num_threads = threads
+            fill(engine, kv, 1)
+            start = time.perf_counter()
+            for _ in range(times):
+                engine.forward([ids], [kv], logits=logits)  # type: ignore[arg-type]
+                kv.trim(1)
+            return times / (time.perf_counter() - start)
+
+    return once
+
+
+def allowed(engine: Engine, threads: int, case: Case) -> Run:
+    """Tokens/s that memory allows: its best read so far, by the bytes of one token."""
+    read = sum(decode_bytes(engine, 1, case.generated).values()) / case.generated
+    line = Roofline(round(read), threads)
+
+    def once() -> float:
+        line.read()
+        return line.gb_per_s * 1e9 / read
+
+    return once

@@ -1,0 +1,229 @@
+"""What ``reach.py`` measures: for each group of promises the runs, and what they are to show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from engine_runs import allowed, forwards, generation, row
+from gguf_model import EMBEDDING_TYPES, write_gguf
+from llama import Llama
+from random_model import Shape, write_random_model
+from turns import Run
+
+from bitinfer import runtime
+from bitinfer.bench.bytes_read import decode_bytes
+from bitinfer.bench.cases import Case
+from bitinfer.engine import Engine
+
+PREFILL_ROWS = {"amx": 12.0, "avx512vnni": 4.5, "avxvnni": 2.0, "avx2": 1.6}  # row -> target
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Lengths in tokens."""
+
+    prompt: int = 512
+    generated: int = 32
+    near: int = 128  # a short context
+    deep: int = 4096 - 64  # a long one, with room for what is generated
+    drafted: int = 4
+
+
+@dataclass(frozen=True)
+class Line:
+    """A promise: one run is so many times as fast as another.
+
+    Attributes:
+        text: What is compared.
+        over: Name of the run.
+        under: Names of the runs that it is compared to: the fastest of them counts.
+        target: What the ratio should be; None: it is only told.
+        at_most: The ratio should not exceed the target, rather than reach it.
+    """
+
+    text: str
+    over: str
+    under: tuple[str, ...]
+    target: float | None = None
+    at_most: bool = False
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that take turns, and the lines that their ratios are."""
+
+    unit: str
+    runs: dict[str, Run]
+    lines: list[Line]
+
+
+class Bed:
+    """A model of one shape as bitinfer and llama.cpp run it; files are made when first asked for.
+
+    Args:
+        folder: Where the files are, and stay.
+        shape: The model's.
+        sizes: Lengths of what is measured.
+        threads: The most threads.
+    """
+
+    def __init__(self, folder: Path, shape: Shape, sizes: Sizes, threads: int) -> None:
+        self.sizes, self.threads = sizes, threads
+        self._shape, self._folder = shape, folder
+
+    def engine(self, **options: str) -> Engine:
+        """The model in huge pages, and with other options of `Engine.load`."""
+        return Engine.load(self._model(), **{"packing": "t5", "weights": "copy", **options})
+
+    def peer(self, threads: int) -> dict[str, Callable[[int, int], float]]:
+        """llama.cpp's TQ2_0 with each type of embedding: name to tokens/s of a test."""
+        return {
+            f"llama.cpp TQ2_0, {kind} embedding": partial(self._rate, self._llama(kind), threads)
+            for kind in EMBEDDING_TYPES
+        }
+
+    def _model(self) -> Path:
+        path = self._folder / "model-t5"
+        if not path.exists():
+            write_random_model(self._shape, path, packing="t5")
+        return path
+
+    def _llama(self, embedding: str) -> Llama:
+        path = self._folder / f"model-TQ2_0-{embedding}.gguf"
+        if not path.exists():
+            write_gguf(self._model(), path, "TQ2_0", embedding)
+        return Llama(path, self.threads, max(self.sizes.prompt, self.sizes.generated) + 2)
+
+    @staticmethod
+    def _rate(llama: Llama, threads: int, prompt: int, generated: int) -> float:
+        llama.num_threads = threads
+        return llama.rate(prompt, generated)
+
+
+def decode(bed: Bed) -> Group:
+    """Against the roofline and the peer, with one thread and with all."""
+    case = Case(0, bed.sizes.generated)
+    engine, mapped = bed.engine(), bed.engine(weights="mmap")
+    runs: dict[str, Run] = {}
+    lines = []
+    for threads, times in ((bed.threads, 3.0), (1, 2.0)):
+        suffix = f", {threads} thread{'s' * (threads > 1)}"
+        peers = {f"{name}{suffix}": rate for name, rate in bed.peer(threads).items()}
+        runs |= {f"t5{suffix}": generation(engine, threads, case)}
+        runs |= {f"t5, mapped{suffix}": generation(mapped, threads, case)}
+        runs |= {f"roofline{suffix}": allowed(engine, threads, case)}
+        runs |= {name: partial(rate, 0, case.generated) for name, rate in peers.items()}
+        share = 0.9 if threads > 1 else None
+        lines += [
+            Line(f"decode by the roofline{suffix}", f"t5{suffix}", (f"roofline{suffix}",), share),
+            Line(f"decode by the peer{suffix}", f"t5{suffix}", tuple(peers), times),
+            Line(f"decode, mapped, by the peer{suffix}", f"t5, mapped{suffix}", tuple(peers)),
+        ]
+    return Group("tokens/s", runs, lines)
+
+
+def gemv(bed: Bed) -> Group:
+    """Packings against each other in decode steps without the head."""
+    runs: dict[str, Run] = {}
+    lines = []
+    times = bed.sizes.generated
+    engines = {packing: bed.engine(packing=packing) for packing in ("t5", "t3", "i2")}
+    rows = [("t5", "", 1.15), ("t3", "avx2", 1.1)]
+    for packing, isa, target in rows:
+        if isa and isa not in runtime.available_isas():
+            continue
+        for threads in (bed.threads, 1):
+            suffix = f", {isa or 'best row'}, {threads} thread{'s' * (threads > 1)}"
+            for name in (packing, "i2"):
+                runs[f"{name}{suffix}"] = forwards(engines[name], threads, 1, times, "none", isa)
+            wanted = target if threads > 1 or not isa else None
+            text = f"steps without the head, {packing} by i2{suffix}"
+            lines.append(Line(text, f"{packing}{suffix}", (f"i2{suffix}",), wanted))
+    return Group("steps/s", runs, lines)
+
+
+def heads(bed: Bed) -> Group:
+    """Greedy decode with the two-plane heads."""
+    case = Case(0, bed.sizes.generated)
+    runs = {
+        name: generation(bed.engine(head=name), bed.threads, case)
+        for name in ("int8", "6+2", "5+3")
+    }
+    lines = [Line("greedy decode, 5+3 head by int8", "5+3", ("int8",), 1.1)]
+    lines += [Line("greedy decode, 6+2 head by int8", "6+2", ("int8",))]
+    return Group("tokens/s", runs, lines)
+
+
+def prefill(bed: Bed) -> Group:
+    """Against the peer, on each row with the packing that is its default."""
+    case = Case(bed.sizes.prompt, 0)
+    runs: dict[str, Run] = {}
+    lines = []
+    peers = bed.peer(bed.threads)
+    for isa, target in PREFILL_ROWS.items():
+        if isa in runtime.available_isas():
+            with row(isa):
+                packing = runtime.auto_packing()
+            name = f"{isa} ({packing})"
+            runs[name] = generation(bed.engine(packing=packing), bed.threads, case, 0, isa)
+            lines.append(
+                Line(f"prefill({case.prompt}) by the peer, {isa}", name, tuple(peers), target)
+            )
+    runs |= {name: partial(rate, case.prompt, 0) for name, rate in peers.items()}
+    return Group("tokens/s", runs, lines)
+
+
+def context(bed: Bed) -> Group:
+    """Decode after a long context: no slower than the bytes that it reads say."""
+    sizes, case = bed.sizes, Case(0, bed.sizes.generated)
+    runs: dict[str, Run] = {}
+    lines = []
+    for dtype in ("f16", "int8"):
+        engine = bed.engine(kv_cache=dtype)
+        names = {depth: f"{dtype}, {depth} tokens" for depth in (sizes.near, sizes.deep)}
+        for depth, name in names.items():
+            read = sum(decode_bytes(engine, depth + 1, case.generated).values()) / case.generated
+            runs[name] = _scaled(generation(engine, bed.threads, case, depth), read / 1e9)
+        text = f"cost of {sizes.deep} tokens of context by that of its bytes, {dtype}"
+        lines.append(Line(text, names[sizes.near], (names[sizes.deep],), 1.05, at_most=True))
+    return Group("GB/s", runs, lines)
+
+
+def batches(bed: Bed) -> Group:
+    """Several sequences, or several tokens of one, in one step."""
+    sizes, engine = bed.sizes, bed.engine()
+    runs = {
+        f"batch {batch}": generation(engine, bed.threads, Case(0, sizes.generated, batch))
+        for batch in (1, 8)
+    }
+    return Group("tokens/s", runs, [Line("decode, batch 8 by 1", "batch 8", ("batch 1",), 4.0)])
+
+
+def verify(bed: Bed) -> Group:
+    """What a verified draft costs, in steps of one token."""
+    engine, drafted = bed.engine(), bed.sizes.drafted
+    names = {tokens: f"{tokens} token{'s' * (tokens > 1)}" for tokens in (1, drafted, drafted + 1)}
+    runs = {
+        name: forwards(engine, bed.threads, tokens, bed.sizes.generated, "all")
+        for tokens, name in names.items()
+    }
+    lines = [
+        Line(
+            f"cost of a step of {names[tokens]} by one of 1", names[1], (names[tokens],), 1.4, True
+        )
+        for tokens in (drafted + 1, drafted)
+    ]
+    return Group("steps/s", runs, lines)
+
+
+def _scaled(once: Run, factor: float) -> Run:
+    return lambda: once() * factor
+
+
+GROUPS: dict[str, Callable[[Bed], Group]] = {
+    function.__name__: function
+    for function in (decode, gemv, heads, prefill, context, batches, verify)
+}
