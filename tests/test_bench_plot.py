@@ -7,7 +7,7 @@ from bench_records import MACHINE, make_prefill, make_record
 from click.testing import CliRunner
 from matplotlib.colors import to_rgb
 
-from bitinfer.bench import plot
+from bitinfer.bench import plot, plot_style
 from bitinfer.cli import main
 
 DEEP = [make_record(10, depth=1024), make_prefill(50, depth=1024)]
@@ -73,9 +73,9 @@ def contrast(a, b):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_colours_stand_out_from_the_paper(theme):
-    paper, ink, _ = plot._INK[theme]
+    paper, ink, _ = plot_style.INK[theme]
     assert contrast(paper, ink) > 12
-    assert all(contrast(paper, colour) > 2 for colour in plot._COLOURS[theme])
+    assert all(contrast(paper, colour) > 2 for colour in plot_style.COLOURS[theme])
 
 
 def test_many_tests_have_styles_of_their_own():
@@ -95,7 +95,7 @@ def test_bench_draws_png_and_svg(tmp_path):
     )
     assert done.exit_code == 0, done.output
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
-    assert plot._INK["dark"][0] in (tmp_path / "b.SVG").read_text()
+    assert plot_style.INK["dark"][0] in (tmp_path / "b.SVG").read_text()
 
 
 def test_another_kind_of_picture_is_refused_before_the_measurement(tmp_path):

@@ -1,7 +1,6 @@
 """Records as a picture: the roofline, the bytes read, tokens/s by threads and by context.
 
-Needs the extra `plot`. Every test has a colour and a mark of its own in all panels; the colours are
-those of Okabe and Ito, which colour-blind people can tell apart.
+Needs the extra `plot`. Every test has a colour and a mark of its own in all panels.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import textwrap
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -18,16 +16,12 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, Formatter, FuncFormatter, LogLocator, NullFormatter
 
+from bitinfer.bench.plot_style import COLOURS, rc_params
 from bitinfer.bench.record import Record
 from bitinfer.bench.tables import PART_COLUMNS
 
 SUFFIXES = (".png", ".svg")
-_COLOURS = {  # without those that are faint on the paper
-    "light": ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"),
-    "dark": ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00"),
-}
 _MARKS = "osD^vP"
-_INK = {"light": ("#ffffff", "#1a1a1a", "#d8d8d8"), "dark": ("#161b22", "#e6e6e6", "#363d47")}
 _PANEL_INCHES = (4.4, 4.2)
 _CAPTION_CHARACTERS = 78  # to a panel's width
 _PART_SHADES = (0.75, 0.45, 0.2)  # of ink on the paper: weights, head, KV
@@ -62,7 +56,7 @@ def draw(records: list[Record], path: Path, *, theme: str = "light") -> None:
     if len(at_most_threads) < len(records):
         after = f", after {least_depth} tokens" if least_depth else ""
         panels.append(partial(_by_threads, at_least_depth, f"by threads{after}"))
-    with mpl.rc_context(_rc_params(theme)):
+    with mpl.rc_context(rc_params(theme)):
         columns = 2 if len(panels) == 4 else len(panels)
         rows = -(-len(panels) // columns)
         width, height = _PANEL_INCHES
@@ -84,7 +78,7 @@ class _Styles:
 
     def __init__(self, records: list[Record], theme: str) -> None:
         self.names = list(dict.fromkeys(map(self.name, records)))
-        self._colours = _COLOURS[theme]
+        self._colours = COLOURS[theme]
 
     @staticmethod
     def name(record: Record) -> str:
@@ -98,27 +92,6 @@ class _Styles:
 
 _Panel = Callable[[Axes, _Styles], None]
 _Value = Callable[[Record], float]
-
-
-def _rc_params(theme: str) -> Any:
-    paper, ink, grid = _INK[theme]
-    inked = ("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "text.color")
-    return {
-        **dict.fromkeys(inked, ink),
-        "figure.facecolor": paper,
-        "axes.facecolor": paper,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.titlesize": "medium",
-        "grid.color": grid,
-        "grid.linewidth": 0.6,
-        "font.size": 9,
-        "legend.frameon": False,
-        "svg.fonttype": "none",  # text stays text
-        "svg.hashsalt": "bitinfer",  # the same records, the same file
-    }
 
 
 def _caption(record: Record) -> str:
