@@ -80,13 +80,19 @@ def _load(folder: Path, threads: int, context_length: int) -> Engine:
     return Engine.load(folder, packing=packing, num_threads=threads, context_length=context_length)
 
 
-def write_record(records: list[dict[str, Any]], folder: str = "") -> Path:
-    """Add ``records/<folder>/<date>-<cpu>-<commit>.json``; one that is there is not replaced."""
-    first = records[0]
-    cpu = re.sub(r"[^a-z0-9]+", "-", first["cpu"].lower().replace("(r)", "")).strip("-")
-    path = HERE / "records" / folder / f"{first['date'][:10]}-{cpu}-{first['commit']}.json"
+def record_path(facts: dict[str, Any], folder: str = "", part: str = "") -> Path:
+    """``records/<folder>/<date>-<cpu>-<commit><part>.json``, which must not be there yet."""
+    cpu = re.sub(r"[^a-z0-9]+", "-", facts["cpu"].lower().replace("(r)", "")).strip("-")
+    name = f"{facts['date'][:10]}-{cpu}-{facts['commit']}{part}.json"
+    path = HERE / "records" / folder / name
     if path.exists():
         raise SystemExit(f"{path}: is there already: records are added to, never edited")
+    return path
+
+
+def write_record(records: list[dict[str, Any]], folder: str = "", part: str = "") -> Path:
+    """Add a file to the records; one that is there is not replaced."""
+    path = record_path(records[0], folder, part)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
     return path

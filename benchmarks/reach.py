@@ -12,67 +12,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 from pathlib import Path
 from typing import Any
 
-from bench_model import HERE, write_record
+from bench_model import HERE, record_path, write_record
 from llama import llama_name, require_llama
 from random_model import SHAPES
-from turns import Turns, ratio, take_turns
+from reach_lines import line_text, records_of
+from turns import take_turns
 
 from bitinfer import runtime
 from bitinfer.machine import machine_facts
 
 SHAPE = "bitnet-2b-4t"
-
-
-def records_of(name: str, group: Any, turns: Turns[str], rounds: int) -> list[dict[str, Any]]:
-    """A record for each line of a group whose runs have taken turns."""
-    records = []
-    for line in group.lines:
-        under = max(line.under, key=lambda run: statistics.median(turns.rates[run]))
-        found = ratio(turns.rates[line.over], turns.rates[under])
-        records.append(
-            {
-                "group": name,
-                "line": line.text,
-                "target": line.target,
-                "at_most": line.at_most,
-                "ratio": found.median,
-                "ratio_min": found.least,
-                "ratio_max": found.largest,
-                "over": line.over,
-                "under": under,
-                "unit": group.unit,
-                "over_runs": turns.rates[line.over],
-                "under_runs": turns.rates[under],
-                "rounds": rounds,
-                "others_cpu_share": turns.others_cpu_share,
-            }
-        )
-    return records
-
-
-def reached(record: dict[str, Any]) -> bool | None:
-    """Whether the median is on the target's right side; None where there is no target."""
-    if record["target"] is None:
-        return None
-    by = record["ratio"] / record["target"]
-    return by <= 1 if record["at_most"] else by >= 1
-
-
-def line_text(record: dict[str, Any]) -> str:
-    """One record for the terminal."""
-    sign = "<=" if record["at_most"] else ">="
-    target = "" if record["target"] is None else f" ({sign} {record['target']:g})"
-    over, under = (statistics.median(record[f"{side}_runs"]) for side in ("over", "under"))
-    spread = f"{record['ratio_min']:.2f}-{record['ratio_max']:.2f}"
-    verdict = {None: "", True: "  reached", False: "  NOT reached"}[reached(record)]
-    return (
-        f"{record['line']}: {record['ratio']:.2f}{target} [{spread}]{verdict}\n"
-        f"    {over:.1f} {record['unit']} {record['over']} / {under:.1f} {record['under']}"
-    )
 
 
 def main() -> None:
@@ -94,6 +46,9 @@ def main() -> None:
         raise SystemExit(f"-k: expected names of {', '.join(GROUPS)}, got {unknown[0]!r}")
     facts = {"shape": SHAPE, "threads": args.threads, "isa": runtime.active_isa()}
     facts |= {"peer": llama_name(), **machine_facts(HERE)}
+    part = "" if names == list(GROUPS) else "-" + "-".join(names)
+    if args.record:
+        record_path(facts, "reach", part)
     bed = Bed(args.work, SHAPES[SHAPE], Sizes(), args.threads)
     records: list[dict[str, Any]] = []
     for name in names:
@@ -104,7 +59,7 @@ def main() -> None:
         if args.json:
             args.json.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
     if args.record:
-        print(write_record(records, "reach"))
+        print(write_record(records, "reach", part))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from engine_runs import allowed, forwards, generation, row
 from gguf_model import EMBEDDING_TYPES, write_gguf
 from llama import Llama
 from random_model import Shape, write_random_model
+from reach_lines import Group, Line
 from turns import Run
 
 from bitinfer import runtime
@@ -30,34 +31,6 @@ class Sizes:
     near: int = 128  # a short context
     deep: int = 4096 - 64  # a long one, with room for what is generated
     drafted: int = 4
-
-
-@dataclass(frozen=True)
-class Line:
-    """A promise: one run is so many times as fast as another.
-
-    Attributes:
-        text: What is compared.
-        over: Name of the run.
-        under: Names of the runs that it is compared to: the fastest of them counts.
-        target: What the ratio should be; None: it is only told.
-        at_most: The ratio should not exceed the target, rather than reach it.
-    """
-
-    text: str
-    over: str
-    under: tuple[str, ...]
-    target: float | None = None
-    at_most: bool = False
-
-
-@dataclass(frozen=True)
-class Group:
-    """Runs that take turns, and the lines that their ratios are."""
-
-    unit: str
-    runs: dict[str, Run]
-    lines: list[Line]
 
 
 class Bed:

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from marked import rewrite
+
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
-BEGIN = "<!-- figures: written by `make docs` from the newest record -->"
-END = "<!-- end of figures -->"
 COLUMNS = (
     *("model", "packing", "prefill", "decode", "read per token", "bandwidth", "of roofline"),
     *("loads in", "memory"),
@@ -85,17 +85,9 @@ def figures() -> str:
     return f"{table(newest_record())}\n\n{peers_table(peers)}"
 
 
-def with_table(readme: str, text: str) -> str:
-    """README's text with the part between the marks replaced."""
-    before, _, rest = readme.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{text}\n{END}{after}"
-
-
 def main() -> None:
     """Rewrite README.md."""
-    readme = README.read_text(encoding="utf-8")
-    README.write_text(with_table(readme, figures()), encoding="utf-8")
+    rewrite(README, figures())
 
 
 if __name__ == "__main__":

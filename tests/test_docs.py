@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from marked import with_part
 
 from bitinfer import runtime
 
@@ -63,11 +64,13 @@ def test_cli_page_is_what_help_says():
     assert script.PAGE.read_text(encoding="utf-8") == script.cli_page(), "run `make docs`"
 
 
-def test_readme_figures_are_those_of_the_newest_records():
-    script = load_script(ROOT / "benchmarks" / "readme_table.py")
-    text = script.README.read_text(encoding="utf-8")
-    figures = script.figures()
-    assert text == script.with_table(text, figures), "run `make docs`"
+@pytest.mark.parametrize(
+    ("page", "script"), [("README.md", "readme_table"), ("docs/speed.md", "speed_page")]
+)
+def test_figures_are_those_of_the_newest_records(page, script):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    figures = load_script(ROOT / "benchmarks" / f"{script}.py").figures()
+    assert text == with_part(text, figures), "run `make docs`"
     assert figures in text
 
 
