@@ -77,24 +77,31 @@ class Bed:
 
 
 def decode(bed: Bed) -> Group:
-    """Against the roofline and the peer, with one thread and with all."""
+    """Against the roofline and the peer."""
+    return _decode(bed, bed.threads, 3.0, 0.9)
+
+
+def single(bed: Bed) -> Group:
+    """The same with one thread."""
+    return _decode(bed, 1, 2.0, None)
+
+
+def _decode(bed: Bed, threads: int, times: float, share: float | None) -> Group:
     case = Case(0, bed.sizes.generated)
     engine, mapped = bed.engine(), bed.engine(weights="mmap")
-    runs: dict[str, Run] = {}
-    lines = []
-    for threads, times in ((bed.threads, 3.0), (1, 2.0)):
-        suffix = f", {threads} thread{'s' * (threads > 1)}"
-        peers = {f"{name}{suffix}": rate for name, rate in bed.peer(threads).items()}
-        runs |= {f"t5{suffix}": generation(engine, threads, case)}
-        runs |= {f"t5, mapped{suffix}": generation(mapped, threads, case)}
-        runs |= {f"roofline{suffix}": allowed(engine, threads, case)}
-        runs |= {name: partial(rate, 0, case.generated) for name, rate in peers.items()}
-        share = 0.9 if threads > 1 else None
-        lines += [
-            Line(f"decode by the roofline{suffix}", f"t5{suffix}", (f"roofline{suffix}",), share),
-            Line(f"decode by the peer{suffix}", f"t5{suffix}", tuple(peers), times),
-            Line(f"decode, mapped, by the peer{suffix}", f"t5, mapped{suffix}", tuple(peers)),
-        ]
+    peers = bed.peer(threads)
+    runs = {
+        "t5": generation(engine, threads, case),
+        "t5, mapped": generation(mapped, threads, case),
+        "roofline": allowed(engine, threads, case),
+        **{name: partial(rate, 0, case.generated) for name, rate in peers.items()},
+    }
+    suffix = f", {threads} thread{'s' * (threads > 1)}"
+    lines = [
+        Line(f"decode by the roofline{suffix}", "t5", ("roofline",), share),
+        Line(f"decode by the peer{suffix}", "t5", tuple(peers), times),
+        Line(f"decode of mapped weights by the peer{suffix}", "t5, mapped", tuple(peers)),
+    ]
     return Group("tokens/s", runs, lines)
 
 
@@ -135,18 +142,15 @@ def prefill(bed: Bed) -> Group:
     case = Case(bed.sizes.prompt, 0)
     runs: dict[str, Run] = {}
     lines = []
-    peers = bed.peer(bed.threads)
+    peer, rate = next(iter(bed.peer(bed.threads).items()))  # a prompt hardly reads the embedding
     for isa, target in PREFILL_ROWS.items():
         if isa in runtime.available_isas():
             with row(isa):
                 packing = runtime.auto_packing()
             name = f"{isa} ({packing})"
             runs[name] = generation(bed.engine(packing=packing), bed.threads, case, 0, isa)
-            lines.append(
-                Line(f"prefill({case.prompt}) by the peer, {isa}", name, tuple(peers), target)
-            )
-    runs |= {name: partial(rate, case.prompt, 0) for name, rate in peers.items()}
-    return Group("tokens/s", runs, lines)
+            lines.append(Line(f"prefill({case.prompt}) by the peer, {isa}", name, (peer,), target))
+    return Group("tokens/s", {**runs, peer: partial(rate, case.prompt, 0)}, lines)
 
 
 def context(bed: Bed) -> Group:
@@ -198,5 +202,5 @@ def _scaled(once: Run, factor: float) -> Run:
 
 GROUPS: dict[str, Callable[[Bed], Group]] = {
     function.__name__: function
-    for function in (decode, gemv, heads, prefill, context, batches, verify)
+    for function in (decode, single, gemv, heads, prefill, context, batches, verify)
 }
