@@ -3,8 +3,8 @@
 Nothing here is measured: operations are counted from a model's shape, and picojoules are those of
 
 - 45 nm: M. Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014;
-- 7 nm: N. Jouppi et al., "Ten lessons from three generations shaped Google's TPUv4i", ISCA 2021, the
-  figures that the BitNet papers use (arXiv 2310.11453, 2402.17764).
+- 7 nm: N. Jouppi et al., "Ten lessons from three generations shaped Google's TPUv4i", ISCA 2021;
+  those of them that the BitNet papers use are the same (arXiv 2310.11453, 2402.17764).
 
 They are of the arithmetic alone. Moving data, which decides on a CPU, is not among them.
 """

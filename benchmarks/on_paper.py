@@ -80,12 +80,12 @@ def bytes_per_token(spec: dict[str, Any], packing: str) -> dict[str, int]:
     hidden, vocab, head_dim = spec["hidden_size"], spec["vocab_size"], spec["head_dim"]
     norms = sum(shape[0] for shape in floats.values() if len(shape) == 1)
     rotations = head_dim // 2
-    keys = spec["num_key_value_heads"] * head_dim * spec["num_hidden_layers"]
+    cached = head_dim + -(-head_dim // 16) * 16  # a key, and a value of whole vectors
     return {
         "ternary": sum(_core.packed_bytes(packing, n, k) for n, k in ternary.values()),
         "head": vocab * (-(-hidden // 64) * 64 + 4),
         "float": 4 * (norms + len(ternary) + rotations) + 2 * hidden,
-        "kv_per_position": 2 * 2 * keys,
+        "kv_per_position": 2 * cached * spec["num_key_value_heads"] * spec["num_hidden_layers"],
     }
 
 

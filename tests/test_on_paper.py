@@ -47,7 +47,7 @@ def test_speed_is_bandwidth_by_bytes():
     assert on_paper.tokens_per_s(10**6, system) == pytest.approx(1000 * on_paper.SHARE)
 
 
-TINY = {  # 2 layers of 4 heads, 2 of them for keys, each of 24; 4 x 96x96-like matrices and 3 of 200
+TINY = {  # and 2 heads of keys, an FFN of 200
     "hidden_size": 96,
     "num_attention_heads": 4,
     "head_dim": 24,
