@@ -45,7 +45,7 @@ def measure_footprint(folder: Path, threads: int, context_length: int) -> dict[s
         next(steps)
     return {
         "load_s": statistics.median(loads[1:]),
-        "resident_bytes": _resident_bytes(),
+        "resident_bytes": resident_bytes(),
         "file_bytes": (folder / PACKED_NAME).stat().st_size,
         "kv_cache_bytes": cache.nbytes,
     }
@@ -106,7 +106,7 @@ def _in_own_process(folder: Path, threads: int, context: int) -> dict[str, Any]:
     return result
 
 
-def _resident_bytes() -> int | None:
+def resident_bytes() -> int | None:
     """Resident memory of this process; None where the system does not tell."""
     try:
         status = Path("/proc/self/status").read_text()

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-BEGIN = "<!-- figures: written by `make docs` from the newest record -->"
-END = "<!-- end of figures -->"
+
+def with_parts(page: str, parts: dict[str, str]) -> str:
+    """The text of a page with what stands between the marks of each name replaced."""
+    for name, text in parts.items():
+        begin = f"<!-- {name}: written by `make docs` from the newest record -->"
+        end = f"<!-- end of {name} -->"
+        before, _, rest = page.partition(begin)
+        _, _, after = rest.partition(end)
+        page = f"{before}{begin}\n{text}\n{end}{after}"
+    return page
 
 
-def with_part(page: str, text: str) -> str:
-    """The text of a page with the part between the marks replaced."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{text}\n{END}{after}"
-
-
-def rewrite(path: Path, text: str) -> None:
-    """Replace the part between the marks in a file."""
+def rewrite(path: Path, parts: dict[str, str]) -> None:
+    """Replace the parts of a file."""
     page = path.read_text(encoding="utf-8")
-    path.write_text(with_part(page, text), encoding="utf-8")
+    path.write_text(with_parts(page, parts), encoding="utf-8")
 
 
 def picture(name: str, what: str) -> str:

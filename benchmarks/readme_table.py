@@ -79,15 +79,15 @@ def peers_table(path: Path) -> str:
     return "\n".join(lines)
 
 
-def figures() -> str:
-    """All that stands between the marks."""
+def parts() -> dict[str, str]:
+    """What stands between marks, by their name."""
     peers = newest_record(HERE / "records" / "peers")
-    return f"{table(newest_record())}\n\n{peers_table(peers)}"
+    return {"figures": f"{table(newest_record())}\n\n{peers_table(peers)}"}
 
 
 def main() -> None:
     """Rewrite README.md."""
-    rewrite(README, figures())
+    rewrite(README, parts())
 
 
 if __name__ == "__main__":

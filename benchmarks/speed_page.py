@@ -44,8 +44,8 @@ def table(lines: list[dict[str, Any]]) -> str:
     return "\n".join(rows)
 
 
-def figures() -> str:
-    """All that stands between the marks."""
+def parts() -> dict[str, str]:
+    """What stands between marks, by their name."""
     lines = newest_lines()
     newest = max(lines, key=lambda line: line["date"])
     where = (
@@ -55,7 +55,7 @@ def figures() -> str:
         f" runs took turns; {newest['peer']}. Ratios are of the same round."
     )
     shown = picture("reach", "Each promise: measured by its target")
-    return f"{where}\n\n{shown}\n\n{table(lines)}"
+    return {"figures": f"{where}\n\n{shown}\n\n{table(lines)}"}
 
 
 def main() -> None:
@@ -64,7 +64,7 @@ def main() -> None:
 
     for theme in ("light", "dark"):
         draw(newest_lines(), PLOTS / f"reach-{theme}.svg", theme)
-    rewrite(PAGE, figures())
+    rewrite(PAGE, parts())
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from marked import with_part
+from marked import with_parts
 
 from bitinfer import runtime
 
@@ -65,13 +65,18 @@ def test_cli_page_is_what_help_says():
 
 
 @pytest.mark.parametrize(
-    ("page", "script"), [("README.md", "readme_table"), ("docs/speed.md", "speed_page")]
+    ("page", "script"),
+    [
+        ("README.md", "readme_table"),
+        ("docs/speed.md", "speed_page"),
+        ("docs/scaling.md", "scaling_page"),
+    ],
 )
 def test_figures_are_those_of_the_newest_records(page, script):
     text = (ROOT / page).read_text(encoding="utf-8")
-    figures = load_script(ROOT / "benchmarks" / f"{script}.py").figures()
-    assert text == with_part(text, figures), "run `make docs`"
-    assert figures in text
+    parts = load_script(ROOT / "benchmarks" / f"{script}.py").parts()
+    assert text == with_parts(text, parts), "run `make docs`"
+    assert all(part in text for part in parts.values())
 
 
 @pytest.mark.parametrize("code", snippets("python"))
