@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
+from on_paper import bytes_per_token, spec_of
 from random_model import SHAPES, Shape
 
 CONTEXTS = (128, 256, 512, 1024, 2048, 4096)
@@ -82,6 +82,4 @@ def _of_shape(shape: str, isas: list[str], most_threads: int) -> Iterator[Cell]:
 
 def _position_bytes(shape: str) -> int:
     """Of one position of an f16 cache."""
-    config: dict[str, Any] = study_shape(shape).config
-    heads = config["num_key_value_heads"] * config["head_dim"]
-    return int(2 * 2 * heads * config["num_hidden_layers"])
+    return bytes_per_token(spec_of(study_shape(shape)), "t5")["kv_per_position"]
