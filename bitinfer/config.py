@@ -148,7 +148,7 @@ def inv_freq(config: ModelConfig) -> NDArray[np.float32]:
 def _head_dim(get: _Getter, hidden: int, heads: int) -> int:
     if get.values.get("head_dim") is None and hidden % heads:
         raise get.error("hidden_size", f"a multiple of {heads} heads, or head_dim", hidden)
-    head_dim = get.integer("head_dim", 2, 1 << 12, default=hidden // heads)
+    head_dim = get.integer("head_dim", 2, 1 << 10, default=hidden // heads)
     if head_dim % 2:
         raise get.error("head_dim", "an even number, RoPE turns pairs", head_dim)
     return head_dim

@@ -174,31 +174,63 @@ def rope(x: F32, cos: F32, sin: F32) -> F32:
     return np.concatenate([a * c - b * s, b * c + a * s], axis=-1)
 
 
-def as_stored(x: F32, kv_cache: str) -> F32:
-    """Keys or values (T, kv_heads, d) after a round trip through the cache."""
+def as_stored(x: F32, kv_cache: str) -> tuple[F32, F32]:
+    """What the cache keeps of keys or values (T, kv_heads, d), and its scales (T, kv_heads)."""
+    ones = np.ones(x.shape[:-1], np.float32)
     if kv_cache == "f32":
-        return x
+        return x, ones
     if kv_cache == "f16":
         with np.errstate(over="ignore"):
-            return x.astype(np.float16).astype(np.float32)
+            return x.astype(np.float16).astype(np.float32), ones
     codes, scale = quantize(x, 127, -127)
-    return codes.astype(np.float32) * scale[..., None]
+    return codes.astype(np.float32), scale
 
 
-def attention(q: F32, k: F32, v: F32) -> F32:
-    """Causal attention of q (T, heads, d) over stored k, v (T, kv_heads, d), as (T, heads, d).
+def shorten(x: F32) -> F32:
+    """X with 13 bits of significand, 0 below 2^-100: times a half it is exact in fp32."""
+    wide = x * _f(2049)
+    return np.where(np.abs(x) < _f(2.0**-100), _f(0), wide - (wide - x))
+
+
+def weighted_sum(x: F32, rows: F32) -> F32:
+    """Sum of x (T, heads, n) · rows (heads, n, d) over n, ascending from +0: (T, heads, d)."""
+    out = np.zeros((*x.shape[:-1], rows.shape[-1]), np.float32)
+    for i in range(x.shape[-1]):
+        out = out + x[..., i, None] * rows[:, i]
+    return out
+
+
+def exact_sum(x: F32, rows: F32) -> F32:
+    """``weighted_sum`` of integers: exact, rounded once."""
+    sums: F64 = np.einsum("thn,hnd->thd", x.astype(np.float64), rows.astype(np.float64))
+    return sums.astype(np.float32)
+
+
+def attention(q: F32, k: F32, v: F32, kv_cache: str = "f32") -> F32:
+    """Causal attention of q (T, heads, d) over k, v (T, kv_heads, d), as (T, heads, d).
 
     Blocks of 64 positions, each with its own maximum; their results are joined in order.
     """
     tokens, heads, d = q.shape
-    group = heads // k.shape[1]
-    k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
-    scale = _f(1) / np.sqrt(_f(d))
-    m, length, out = np.zeros((tokens, heads), _f), np.zeros((tokens, heads), _f), np.zeros_like(q)
+    keys, values = (
+        tuple(np.repeat(part, heads // k.shape[1], axis=1) for part in as_stored(x, kv_cache))
+        for x in (k, v)
+    )
+    factor = np.full((tokens, heads), _f(1) / np.sqrt(_f(d)))
+    if kv_cache == "f16":
+        q = shorten(q)
+    if kv_cache == "int8":
+        codes, q_scale = quantize(q, 16383, -16383)
+        q, factor = codes.astype(np.float32), q_scale * factor
+    m, length, out = (np.zeros(shape, _f) for shape in (factor.shape, factor.shape, q.shape))
     for first in range(0, tokens, KV_BLOCK):
-        seen = slice(first, tokens)  # the query positions that reach this block
-        keys, values = (x[first : first + KV_BLOCK] for x in (k, v))
-        m_b, l_b, o_b = _attention_block(q[seen], keys, values, scale)
+        seen, block = slice(first, tokens), slice(first, first + KV_BLOCK)
+        scores = (
+            _scores(q[seen], keys[0][block], keys[1][block], kv_cache) * factor[seen][..., None]
+        )
+        m_b = scores.max(axis=-1)
+        e = exp_f32(scores - m_b[..., None])  # 0 where unseen, and adding 0 changes nothing
+        l_b, o_b = sum16(e), _weigh(e, values[0][block], values[1][block], kv_cache)
         if first == 0:
             m, length, out = m_b, l_b, o_b
             continue
@@ -209,18 +241,22 @@ def attention(q: F32, k: F32, v: F32) -> F32:
     return out / length[..., None]
 
 
-def _attention_block(q: F32, k: F32, v: F32, scale: np.float32) -> tuple[F32, F32, F32]:
-    """(m, l, o) of one block: maximum, sum of exponentials, weighted values; query i sees 0..i."""
-    count = k.shape[0]
-    scores = sum16(q[:, :, None, :] * k.transpose(1, 0, 2)[None]) * scale  # (T, heads, count)
-    unseen = np.arange(count)[None, :] > np.arange(q.shape[0])[:, None]
-    scores = np.where(unseen[:, None, :], _f(-np.inf), scores)
-    m = scores.max(axis=-1)
-    e = exp_f32(scores - m[..., None])  # 0 where unseen, and adding 0 changes nothing below
-    out = np.zeros_like(q)
-    for j in range(count):
-        out = out + e[:, :, j, None] * v[None, j]
-    return m, sum16(e), out
+def _scores(q: F32, k: F32, scale: F32, kv_cache: str) -> F32:
+    """Dots (T, heads, count) of q (T, heads, d) and the keys of a block; query i sees 0..i."""
+    columns = k.transpose(1, 2, 0)
+    dots = exact_sum(q, columns) * scale.T if kv_cache == "int8" else weighted_sum(q, columns)
+    unseen = np.arange(k.shape[0])[None, :] > np.arange(q.shape[0])[:, None]
+    return np.where(unseen[:, None, :], _f(-np.inf), dots)
+
+
+def _weigh(e: F32, v: F32, scale: F32, kv_cache: str) -> F32:
+    """Values (T, heads, d) of a block, v (count, heads, d), weighed by e (T, heads, count)."""
+    rows = v.transpose(1, 0, 2)
+    if kv_cache != "int8":
+        return weighted_sum(shorten(e) if kv_cache == "f16" else e, rows)
+    w = e * scale.T
+    most: F32 = w.max(axis=-1, keepdims=True)
+    return exact_sum(np.rint(w * (_f(16383) / most)), rows) * (most / _f(16383))
 
 
 # ---- the model ----
@@ -265,8 +301,8 @@ class ReferenceDecoder:
         q, k, v = (self.linear(x, f"{at}.{p}_proj").reshape(len(x), -1, d) for p in "qkv")
         positions = np.arange(len(x), dtype=np.float32)
         sin, cos = sin_cos_f32(positions[:, None] * to_f32(self.weights["rope.inv_freq"]))
-        k, v = as_stored(rope(k, cos, sin), self.kv_cache), as_stored(v, self.kv_cache)
-        out = attention(rope(q, cos, sin), k, v).reshape(len(x), -1)
+        out = attention(rope(q, cos, sin), rope(k, cos, sin), v, self.kv_cache)
+        out = out.reshape(len(x), -1)
         if self.spec["attn_sub_norm"]:
             out = self.norm(out, f"{at}.attn_sub_norm.weight")
         return self.linear(out, f"{at}.o_proj")

@@ -62,17 +62,33 @@ def test_quantize_rounds_half_to_even_and_keeps_zero_rows() -> None:
     assert scale.tolist() == [1.0, np.float32(1e-5) / np.float32(127)]
 
 
-def test_attention_is_softmax_attention(rng: np.random.Generator) -> None:
+@pytest.mark.parametrize(
+    ("kv_cache", "tolerance"),
+    [("f32", 2e-6), ("f16", 2e-3), ("int8", 0.06)],  # of numbers of order 1
+)
+def test_attention_is_softmax_attention(
+    kv_cache: str, tolerance: float, rng: np.random.Generator
+) -> None:
     tokens, heads, kv_heads, d = 150, 4, 2, 24
     q = rng.normal(0, 1, (tokens, heads, d))
     k, v = rng.normal(0, 1, (2, tokens, kv_heads, d))
-    got = reference.attention(*(x.astype(np.float32) for x in (q, k, v)))
+    got = reference.attention(*(x.astype(np.float32) for x in (q, k, v)), kv_cache)
     unseen = np.triu(np.full((tokens, tokens), -np.inf), 1)
     for h in range(heads):
         scores = q[:, h] @ k[:, h // 2].T / np.sqrt(d) + unseen
         weights = np.exp(scores - scores.max(axis=1, keepdims=True))
         true = weights / weights.sum(axis=1, keepdims=True) @ v[:, h // 2]
-        assert np.abs(got[:, h] - true).max() < 2e-6  # fp32 sums of 150 numbers of order 1
+        assert np.abs(got[:, h] - true).max() < tolerance
+
+
+def test_short_numbers_times_halves_are_exact_in_fp32(rng: np.random.Generator) -> None:
+    x = np.concatenate([rng.normal(0, 1, 1000), [2.0**-100, 2 / 3 * 2.0**-99, -(2.0**100) / 3]])
+    short = reference.shorten(x.astype(np.float32))
+    assert np.abs(short / x - 1).max() <= 2.0**-13
+    assert reference.shorten(np.array([2.0**-101, 0], np.float32)).tolist() == [0, 0]
+    halves = np.array([2.0**-24, 1023 * 2.0**-24, 2047 * 2.0**-11, 65504], np.float16)
+    product = short[:, None] * halves.astype(np.float32)
+    assert (product == short[:, None].astype(np.float64) * halves.astype(np.float64)).all()
 
 
 @pytest.mark.parametrize("base", [BITNET, LLAMA])

@@ -98,6 +98,7 @@ CpuFeatures x86_features(const X86Registers& r) {
   add(r.leaf1_ecx, 9, 0, kSsse3);
   add(r.leaf1_ecx, 19, 0, kSse41);
   if (r.leaf1_ecx & (1u << 28)) {  // AVX
+    add(r.leaf1_ecx, 12, kYmmState, kFma);
     add(r.leaf1_ecx, 29, kYmmState, kF16C);
     add(r.leaf7_ebx, 5, kYmmState, kAvx2);
     add(r.leaf7_1_eax, 4, kYmmState, kAvxVnni);
@@ -118,7 +119,7 @@ CpuFeatures x86_features(const X86Registers& r) {
 std::string feature_names(uint32_t features) {
   constexpr const char* kNames[] = {"ssse3",    "sse4.1",   "avx2",     "f16c",       "avx512f",
                                     "avx512bw", "avx512vl", "avx512dq", "avx512vnni", "avx512vbmi",
-                                    "neon",     "amx-tile", "amx-int8", "avxvnni"};
+                                    "neon",     "amx-tile", "amx-int8", "avxvnni",    "fma"};
   std::string text;
   uint32_t bit = 1;
   for (const char* name : kNames) {

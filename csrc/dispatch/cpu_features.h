@@ -21,6 +21,7 @@ enum CpuFeature : uint32_t {
   kAmxTile = 1u << 11,
   kAmxInt8 = 1u << 12,
   kAvxVnni = 1u << 13,
+  kFma = 1u << 14,
 };
 
 struct CpuFeatures {

@@ -47,7 +47,7 @@ struct IsaRow {
 
 // Best first, by benchmark records; the first row whose bits the CPU and the OS both have is used.
 #if BITINFER_X86
-constexpr uint32_t kAvx2Row = kSsse3 | kSse41 | kAvx2 | kF16C;
+constexpr uint32_t kAvx2Row = kSsse3 | kSse41 | kAvx2 | kF16C | kFma;
 constexpr uint32_t kAvx512Row =
     kAvx2Row | kAvx512F | kAvx512BW | kAvx512VL | kAvx512DQ | kAvx512VNNI;
 #endif

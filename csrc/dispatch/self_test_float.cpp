@@ -13,7 +13,7 @@ namespace {
 
 constexpr int64_t kN = 83;  // two vectors of 32 lanes, one of 16, and a tail
 constexpr int64_t kHeads = 3, kHeadDim = 20, kPaddedDim = 32;
-constexpr int64_t kQueryRows = 3;
+constexpr int64_t kQueryRows = 7;
 constexpr const char* kFloatNames[] = {"f32", "f16", "bf16"};
 constexpr const char* kKvNames[] = {"f32", "f16", "int8"};
 
@@ -230,11 +230,21 @@ void FloatSelfTest::check_kv(int type) {
   });
   KvMemory memory;
   fill(oracle_, memory);
-  const Floats q = floats(kQueryRows * kHeadDim);
-  const int32_t counts[kQueryRows] = {1, 37, kKvBlock};
+  Floats q = floats(kQueryRows * kHeadDim), factors = zeros(kQueryRows);
+  q[1] = 1e-33f;
+  compare("prepare_query " + name, [&](const FloatKernels& f, Output& out) {
+    Floats x = q;
+    const float factor = f.prepare_query[type](x.data(), kHeadDim, 0.22f);
+    out.add(x).add(&factor, 1);
+  });
+  for (int64_t r = 0; r < kQueryRows; ++r)
+    factors[static_cast<std::size_t>(r)] =
+        oracle_.prepare_query[type](q.data() + r * kHeadDim, kHeadDim, 0.22f);
+  const int32_t seen[kQueryRows] = {1, 37, 37, kKvBlock, kKvBlock, kKvBlock, kKvBlock};
+  const QueryRows rows{q.data(), kHeadDim, factors.data(), seen, kQueryRows};
   compare("attend_block " + name, [&](const FloatKernels& f, Output& out) {
     Floats m = zeros(kQueryRows), l = m, o = zeros(kQueryRows * kPaddedDim);
-    f.attend_block[type](memory.block(), kHeadDim, q.data(), kHeadDim, counts, kQueryRows, 0.22f,
+    f.attend_block[type](memory.block(), memory.k.data(), kHeadDim, rows,
                          {m.data(), l.data(), o.data(), kPaddedDim});
     out.add(m).add(l);
     for (int64_t r = 0; r < kQueryRows; ++r) out.add(o.data() + r * kPaddedDim, kHeadDim);

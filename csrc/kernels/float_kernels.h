@@ -23,12 +23,13 @@ enum class KvType : int { kF32 = 0, kF16 = 1, kInt8 = 2 };
 constexpr int kNumKvTypes = 3;
 
 constexpr int64_t kKvBlock = 64;       // positions of a KV block
+constexpr int64_t kMaxHeadDim = 1024;  // int32 holds 1024 products of 14 and 7 bits
 constexpr int64_t kMaxQueryRows = 64;  // query rows of one attend_block call
 
-// Keys and values of one kv head for kKvBlock positions, as stored.
-// k: (head_dim, kKvBlock), position fastest, so that 16 neighbouring keys are 16 lanes;
-// v: (kKvBlock, round_up(head_dim, 16)), padding zero. Scales: (kKvBlock) each, int8 only:
-// value = float(code) · scale.
+// Keys and values of one kv head for kKvBlock positions, as stored; stride = round_up(head_dim,
+// 16), padding zero. f32, f16: k (head_dim, kKvBlock), v (kKvBlock, stride). int8, in pairs: k
+// (head_dim / 2, kKvBlock, 2), v (kKvBlock / 2, stride, 2), value = float(code) · scale; scales
+// (kKvBlock) each.
 struct KvBlock {
   void* k;
   void* v;
@@ -44,13 +45,30 @@ struct SoftmaxState {
   int64_t o_stride;
 };
 
-// For `rows` query rows q (rows, q_stride) of one kv head, row r seeing positions [0, counts[r]) of
-// the block, counts[r] in 1..kKvBlock, rows in 1..kMaxQueryRows:
-//   s_j = dot(q, k_j) · scale (fold16 over head_dim); m = max_j s_j; e_j = exp(s_j - m);
-//   l = sum_j e_j (fold16); o[d] = sum_j e_j · v_j[d], j ascending from +0
-using AttendBlockFn = void (*)(const KvBlock& block, int64_t head_dim, const float* q,
-                               int64_t q_stride, const int32_t* counts, int64_t rows, float scale,
-                               const SoftmaxState& out);
+// Makes of q (head_dim), in place, what attend_block multiplies, and returns its factor.
+// f32: q, factor = scale. f16: short(q), factor = scale. int8: m = max(absmax, 1e-5), int16 codes
+// clamp(rint(q · (16383 / m)), ±16383) from q's first byte on, factor = (m / 16383) · scale.
+// short(x): 13 bits of significand: 0 where |x| < 2^-100, else w - (w - x) with w = x · 2049. Its
+// product with a half is exact in fp32.
+using PrepareQueryFn = float (*)(float* q, int64_t head_dim, float scale);
+
+// Query rows of one kv head, prepared.
+struct QueryRows {
+  const float* q;  // (count, q_stride)
+  int64_t q_stride;
+  const float* factors;  // (count)
+  const int32_t* seen;   // (count): row r sees positions [0, seen[r]) of the block, 1..kKvBlock
+  int64_t count;         // 1..kMaxQueryRows
+};
+
+// For each row: s_j = dot(q, k_j) · factor; m = max_j s_j; e_j = exp(s_j - m); l = sum_j e_j
+// (fold16); o[d] = sum_j w_j · v_j[d]. Sums over d and j ascend from +0.
+// f32: w = e. f16: w = short(e). int8: all sums are integers; s_j = (float(dot) · k_scale_j) ·
+// factor, t = max_j (e_j · v_scale_j), w_j = rint((e_j · v_scale_j) · (16383 / t)), o[d] =
+// float(sum) · (t / 16383).
+// next: what is attended to next, for prefetch (k of a block).
+using AttendBlockFn = void (*)(const KvBlock& block, const void* next, int64_t head_dim,
+                               const QueryRows& rows, const SoftmaxState& out);
 
 // Writes position `pos` (0..kKvBlock-1) of a block from fp32 k, v (head_dim). f16: round half to
 // even. int8: m = max(absmax, 1e-5), code = clamp(rint(x · (127 / m)), ±127), scale = m / 127.
@@ -97,6 +115,7 @@ struct FloatKernels {
   void (*rope)(float* x, int64_t heads, int64_t head_dim, const float* cos, const float* sin);
 
   AppendKvFn append_kv[kNumKvTypes];
+  PrepareQueryFn prepare_query[kNumKvTypes];
   AttendBlockFn attend_block[kNumKvTypes];
 
   // Joins one row's partial result p into the state s, both (m, l, o (n)), n a multiple of 16:

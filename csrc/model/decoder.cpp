@@ -56,7 +56,9 @@ void check_spec(const DecoderSpec& s) {
   positive(s.num_key_value_heads, "num_key_value_heads");
   positive(s.head_dim, "head_dim");
   positive(s.q_dim(), "num_attention_heads * head_dim");
-  BITINFER_CHECK(s.head_dim % 2 == 0, "head_dim: expected an even number, got " << s.head_dim);
+  BITINFER_CHECK(
+      s.head_dim % 2 == 0 && s.head_dim <= kMaxHeadDim,
+      "head_dim: expected an even number up to " << kMaxHeadDim << ", got " << s.head_dim);
   BITINFER_CHECK(s.num_attention_heads % s.num_key_value_heads == 0 &&
                      s.num_attention_heads / s.num_key_value_heads <= kMaxQueryRows,
                  "num_attention_heads: expected a multiple of num_key_value_heads ("

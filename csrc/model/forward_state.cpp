@@ -49,6 +49,7 @@ Decoder::State::State(const DecoderSpec& spec, Packing packing, int num_threads,
       cos_(buffer<float>(max_tokens * spec.head_dim / 2)),
       x_(buffer<float>(max_tokens * spec.hidden_size)),
       q_(buffer<float>(max_tokens * spec.q_dim())),
+      q_factors_(buffer<float>(max_tokens * spec.num_attention_heads)),
       attn_(buffer<float>(max_tokens * std::max(spec.q_dim(), spec.hidden_size))),
       k_(buffer<float>(max_tokens * spec.kv_dim())),
       v_(buffer<float>(max_tokens * spec.kv_dim())),
@@ -133,10 +134,10 @@ void Decoder::State::attention_step(const LayerWeights& layer, int64_t index) {
                               {&layer.k, k_.data(), kv_dim, false},
                               {&layer.v, v_.data(), kv_dim, false}};
   linear(ctx_, *quantize(x_.data(), h, layer.input_norm), qkv, 3);
-  rotate_and_append(ctx_, shape_, tokens_.data(), m_, index, cos_.data(), sin_.data(), q_.data(),
-                    k_.data(), v_.data());
-  attend(ctx_, shape_, tokens_.data(), runs_.data(), num_runs_, index, q_.data(), partials_.data(),
-         attn_.data());
+  const AttentionCall call{ctx_,        shape_, tokens_.data(), index, q_.data(), q_factors_.data(),
+                           attn_.data()};
+  rotate_and_append(call, m_, cos_.data(), sin_.data(), k_.data(), v_.data());
+  attend(call, runs_.data(), num_runs_, partials_.data());
   const LinearOutput o{&layer.o, x_.data(), h, true};
   linear(ctx_, *quantize(attn_.data(), q_dim, layer.attn_sub_norm), &o, 1);
 }

@@ -43,7 +43,9 @@ struct Decoder::State {
   std::vector<bool> wants_logits_;           // (M)
   AlignedBuffer<float> angles_, sin_, cos_;  // (M, head_dim / 2)
   AlignedBuffer<float> x_;                   // (M, hidden)
-  AlignedBuffer<float> q_, attn_;            // (M, heads * head_dim)
+  AlignedBuffer<float> q_;                   // (M, heads * head_dim)
+  AlignedBuffer<float> q_factors_;           // (M, heads)
+  AlignedBuffer<float> attn_;                // (M, heads * head_dim)
   AlignedBuffer<float> k_, v_;               // (M, kv_heads * head_dim)
   AlignedBuffer<float> mlp_;                 // (M, intermediate)
   AlignedBuffer<float> partials_;            // attention's

@@ -9,150 +9,157 @@
 namespace bitinfer {
 namespace {
 
-constexpr int64_t kRunRows = 16;        // query rows (tokens x heads of a group) of a task
-constexpr int64_t kPartialUnits = 256;  // (run, kv head, block) results that wait for their join
-
-int64_t rows_of(const AttentionShape& shape, const TokenRun& run) {
-  return run.count * shape.group();
-}
+constexpr int64_t kRunRows = 16;  // query rows (tokens x heads of a group) of a task
+constexpr int64_t kPartialElements = 512 * 1024;  // floats of results that wait for their join
 
 int64_t most_rows(const AttentionShape& shape) { return std::max(kRunRows, shape.group()); }
 
-// Floats of one unit: m and l of each row, then o (rows, padded_dim).
-int64_t unit_elements(const AttentionShape& shape) {
-  const int64_t rows = round_up(most_rows(shape), 16);
-  return rows * (2 + shape.padded_dim());
+// Floats of the state of `rows` query rows: m and l of each, then o (rows, padded_dim).
+int64_t state_elements(const AttentionShape& shape, int64_t rows) {
+  return round_up(2 * rows, 16) + rows * shape.padded_dim();
 }
 
-SoftmaxState state_at(const AttentionShape& shape, float* at) {
-  const int64_t rows = round_up(most_rows(shape), 16);
-  return {at, at + rows, at + 2 * rows, shape.padded_dim()};
+SoftmaxState state_at(const AttentionShape& shape, int64_t rows, float* at) {
+  return {at, at + rows, at + round_up(2 * rows, 16), shape.padded_dim()};
 }
 
-// Attention of one (run, kv head): gathers its query rows, then visits blocks.
+// Attention of one (run, kv head), block by block.
 class Task {
  public:
-  // q_rows: most_rows x head_dim floats.
-  Task(const OpContext& ctx, const AttentionShape& shape, const TokenPosition* tokens,
-       const TokenRun& run, int64_t layer, int64_t kv_head, const float* q, float* q_rows)
-      : ctx_(ctx),
-        shape_(shape),
-        tokens_(tokens + run.first),
-        rows_(rows_of(shape, run)),
-        layer_(layer),
-        kv_head_(kv_head),
-        q_(q_rows),
-        last_(tokens_[run.count - 1].pos) {
-    const int64_t row = shape.group() * shape.head_dim;
+  // q_rows: most_rows x head_dim floats, for the rows of several tokens.
+  Task(const AttentionCall& call, const TokenRun& run, int64_t kv_head, float* q_rows)
+      : call_(call),
+        shape_(call.shape),
+        tokens_(call.tokens + run.first),
+        run_(run),
+        rows_(run.count * shape_.group()),
+        kv_head_(kv_head) {
+    const int64_t group = shape_.group(), row = group * shape_.head_dim;
     for (int64_t t = 0; t < run.count; ++t) {
-      const float* from =
-          q + ((run.first + t) * shape.heads + kv_head * shape.group()) * shape.head_dim;
-      std::memcpy(q_ + t * row, from, static_cast<std::size_t>(row) * sizeof(float));
+      const int64_t at = (run.first + t) * shape_.heads + kv_head * group;
+      std::memcpy(factors_ + t * group, call.q_factors + at,
+                  static_cast<std::size_t>(group) * sizeof(float));
+      q_ = call.q + at * shape_.head_dim;
+      if (run.count > 1)
+        std::memcpy(q_rows + t * row, q_, static_cast<std::size_t>(row) * sizeof(float));
     }
+    if (run.count > 1) q_ = q_rows;
   }
 
-  int64_t num_blocks() const { return last_ / kKvBlock + 1; }
+  int64_t rows() const { return rows_; }
+  int64_t num_blocks(int64_t row) const { return tokens_[row / shape_.group()].pos / kKvBlock + 1; }
 
   // First row that sees something of the block: positions ascend, so the rows behind it do too.
   int64_t first_row(int64_t block) const {
     int64_t row = 0;
-    while (tokens_[row / shape_.group()].pos < block * kKvBlock) row += shape_.group();
+    while (num_blocks(row) <= block) row += shape_.group();
     return row;
   }
 
-  // Partial result of rows [first_row, rows) into out.
-  void visit(int64_t block, const SoftmaxState& out) const {
+  // Partial result of rows [first_row, rows) into out; (next_block, next_head) comes after it.
+  void visit(int64_t block, int64_t next_block, int64_t next_head, const SoftmaxState& out) const {
     const TokenPosition& token = tokens_[0];
-    int32_t counts[kMaxQueryRows];
+    const KvLayout& layout = *token.layout;
+    int32_t seen[kMaxQueryRows];
     const int64_t first = first_row(block);
     for (int64_t r = first; r < rows_; ++r) {
-      const int64_t seen = tokens_[r / shape_.group()].pos + 1 - block * kKvBlock;
-      counts[r] = static_cast<int32_t>(std::min(seen, kKvBlock));
+      const int64_t count = tokens_[r / shape_.group()].pos + 1 - block * kKvBlock;
+      seen[r] = static_cast<int32_t>(std::min(count, kKvBlock));
     }
-    const SoftmaxState to{out.m + first, out.l + first, out.o + first * out.o_stride, out.o_stride};
-    const float scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim));
-    ctx_.kernels->f32.attend_block[static_cast<int>(token.layout->type)](
-        token.layout->at(token.blocks[block], layer_, kv_head_), shape_.head_dim,
-        q_ + first * shape_.head_dim, shape_.head_dim, counts + first, rows_ - first, scale, to);
+    const QueryRows rows{q_ + first * shape_.head_dim, shape_.head_dim, factors_ + first,
+                         seen + first, rows_ - first};
+    call_.ctx.kernels->f32.attend_block[static_cast<int>(layout.type)](
+        layout.at(token.blocks[block], call_.layer, kv_head_),
+        layout.at(token.blocks[next_block], call_.layer, next_head).k, shape_.head_dim, rows,
+        {out.m + first, out.l + first, out.o + first * out.o_stride, out.o_stride});
   }
 
-  void join(int64_t block, const SoftmaxState& state, const SoftmaxState& part) const {
-    for (int64_t r = first_row(block); r < rows_; ++r) {
-      ctx_.kernels->f32.join_softmax(state.m + r, state.l + r, state.o + r * state.o_stride,
-                                     part.m[r], part.l[r], part.o + r * part.o_stride,
-                                     state.o_stride);
-    }
+  void copy(int64_t row, const SoftmaxState& part, const SoftmaxState& state) const {
+    state.m[row] = part.m[row];
+    state.l[row] = part.l[row];
+    std::memcpy(state.o + row * state.o_stride, part.o + row * part.o_stride,
+                static_cast<std::size_t>(state.o_stride) * sizeof(float));
   }
 
-  void finish(const SoftmaxState& state, int64_t first_token, float* out) const {
-    for (int64_t r = 0; r < rows_; ++r) {
-      const int64_t head = kv_head_ * shape_.group() + r % shape_.group();
-      float* y = out + ((first_token + r / shape_.group()) * shape_.heads + head) * shape_.head_dim;
-      ctx_.kernels->f32.divide(state.o + r * state.o_stride, state.l[r], shape_.head_dim, y);
-    }
+  void join(int64_t row, const SoftmaxState& state, const SoftmaxState& part) const {
+    call_.ctx.kernels->f32.join_softmax(state.m + row, state.l + row,
+                                        state.o + row * state.o_stride, part.m[row], part.l[row],
+                                        part.o + row * part.o_stride, state.o_stride);
+  }
+
+  void finish(int64_t row, const SoftmaxState& state) const {
+    const int64_t head = kv_head_ * shape_.group() + row % shape_.group();
+    const int64_t token = run_.first + row / shape_.group();
+    call_.ctx.kernels->f32.divide(state.o + row * state.o_stride, state.l[row], shape_.head_dim,
+                                  call_.out + (token * shape_.heads + head) * shape_.head_dim);
   }
 
  private:
-  const OpContext& ctx_;
+  const AttentionCall& call_;
   const AttentionShape& shape_;
   const TokenPosition* tokens_;
-  int64_t rows_, layer_, kv_head_;
-  float* q_;
-  int64_t last_;
+  TokenRun run_;
+  int64_t rows_, kv_head_;
+  const float* q_ = nullptr;
+  float factors_[kMaxQueryRows];
 };
 
+float* row_scratch(const AttentionCall& call, int thread) {
+  return (*call.ctx.scratch)[static_cast<std::size_t>(thread)].row.data();
+}
+
 // Each (run, kv head) on one thread.
-void attend_whole(const OpContext& ctx, const AttentionShape& shape, const TokenPosition* tokens,
-                  const TokenRun* runs, int64_t num_runs, int64_t layer, const float* q, float* out,
-                  int threads) {
+void attend_whole(const AttentionCall& call, const TokenRun* runs, int64_t num_runs, int threads) {
+  const AttentionShape& shape = call.shape;
   parallel_for(threads, 0, num_runs * shape.kv_heads, 1, [&](int64_t i, int64_t, int thread) {
-    float* row = (*ctx.scratch)[static_cast<std::size_t>(thread)].row.data();
-    const SoftmaxState state = state_at(shape, row),
-                       part = state_at(shape, row + unit_elements(shape));
-    const TokenRun& run = runs[i / shape.kv_heads];
-    const Task task(ctx, shape, tokens, run, layer, i % shape.kv_heads, q,
-                    row + 2 * unit_elements(shape));
-    task.visit(0, state);
-    for (int64_t b = 1; b < task.num_blocks(); ++b) {
-      task.visit(b, part);
-      task.join(b, state, part);
+    const int64_t head = i % shape.kv_heads;
+    float* q_rows = row_scratch(call, thread);
+    float* states = q_rows + most_rows(shape) * shape.head_dim;
+    const Task task(call, runs[i / shape.kv_heads], head, q_rows);
+    const SoftmaxState state = state_at(shape, task.rows(), states),
+                       part = state_at(shape, task.rows(),
+                                       states + state_elements(shape, most_rows(shape)));
+    const int64_t blocks = task.num_blocks(task.rows() - 1);
+    for (int64_t b = 0; b < blocks; ++b) {
+      task.visit(b, std::min(b + 1, blocks - 1), head, b ? part : state);
+      for (int64_t r = b ? task.first_row(b) : task.rows(); r < task.rows(); ++r)
+        task.join(r, state, part);
     }
-    task.finish(state, run.first, out);
+    for (int64_t r = 0; r < task.rows(); ++r) task.finish(r, state);
   });
 }
 
 // One run, too few kv heads for the threads: (kv head, block) in waves, then the joins in block
 // order. Same bits.
-void attend_split(const OpContext& ctx, const AttentionShape& shape, const TokenPosition* tokens,
-                  const TokenRun& run, int64_t layer, const float* q, float* partials, float* out) {
-  const int64_t unit = unit_elements(shape), heads = shape.kv_heads;
-  const int64_t blocks = tokens[run.first + run.count - 1].pos / kKvBlock + 1;
-  const int64_t wave = std::max<int64_t>(kPartialUnits / heads, 1);
+void attend_split(const AttentionCall& call, const TokenRun& run, float* partials) {
+  const AttentionShape& shape = call.shape;
+  const int64_t heads = shape.kv_heads, rows = run.count * shape.group(),
+                unit = state_elements(shape, rows);
+  const int64_t blocks = call.tokens[run.first + run.count - 1].pos / kKvBlock + 1;
+  const int64_t wave = std::max<int64_t>(kPartialElements / (heads * unit), 1);
   float* states = partials + wave * heads * unit;  // (kv_heads) units
-  const auto task_of = [&](int64_t head, int thread) {
-    return Task(ctx, shape, tokens, run, layer, head, q,
-                (*ctx.scratch)[static_cast<std::size_t>(thread)].row.data());
-  };
   for (int64_t first = 0; first < blocks; first += wave) {
-    const int64_t count = std::min(wave, blocks - first);
-    parallel_for(ctx.num_threads, 0, heads * count, 1, [&](int64_t i, int64_t, int thread) {
-      const int64_t block = i / heads, head = i % heads;  // as they lie in memory
-      task_of(head, thread)
-          .visit(first + block, state_at(shape, partials + (head * count + block) * unit));
+    const int64_t count = std::min(wave, blocks - first), end = heads * count;
+    const auto part = [&](int64_t head, int64_t block) {
+      return state_at(shape, rows, partials + (head * count + block - first) * unit);
+    };
+    parallel_for(call.ctx.num_threads, 0, end, 1, [&](int64_t i, int64_t, int thread) {
+      const int64_t block = first + i / heads, head = i % heads;  // as they lie in memory
+      const int64_t next = std::min(i + 1, end - 1);
+      const Task task(call, run, head, row_scratch(call, thread));
+      task.visit(block, first + next / heads, next % heads, part(head, block));
     });
-    parallel_for(ctx.threads_for(heads * count * unit * 4), 0, heads, 1,
-                 [&](int64_t head, int64_t, int thread) {
-                   const Task task = task_of(head, thread);
-                   const SoftmaxState state = state_at(shape, states + head * unit);
-                   for (int64_t b = 0; b < count; ++b) {
-                     float* part = partials + (head * count + b) * unit;
-                     if (first + b == 0) {
-                       std::memcpy(state.m, part, static_cast<std::size_t>(unit) * sizeof(float));
-                     } else {
-                       task.join(first + b, state, state_at(shape, part));
-                     }
-                   }
-                   if (first + count == blocks) task.finish(state, run.first, out);
+    const int64_t last = first + count;
+    parallel_for(call.ctx.threads_for(end * unit * 4), 0, heads * rows, 1,
+                 [&](int64_t i, int64_t, int thread) {
+                   const int64_t head = i / rows, row = i % rows;
+                   const Task task(call, run, head, row_scratch(call, thread));
+                   const SoftmaxState state = state_at(shape, rows, states + head * unit);
+                   int64_t b = first;
+                   if (b == 0) task.copy(row, part(head, b++), state);
+                   for (; b < std::min(last, task.num_blocks(row)); ++b)
+                     task.join(row, state, part(head, b));
+                   if (last == blocks) task.finish(row, state);
                  });
   }
 }
@@ -175,48 +182,53 @@ int64_t find_runs(const AttentionShape& shape, const TokenPosition* tokens, int6
 }
 
 int64_t attention_row_elements(const AttentionShape& shape) {
-  return 2 * unit_elements(shape) + most_rows(shape) * shape.head_dim;
+  const int64_t rows = most_rows(shape);
+  return rows * shape.head_dim + 2 * state_elements(shape, rows);
 }
 
 int64_t attention_partial_elements(const AttentionShape& shape) {
-  const int64_t wave = std::max<int64_t>(kPartialUnits / shape.kv_heads, 1);
-  return (wave + 1) * shape.kv_heads * unit_elements(shape);
+  const int64_t block = shape.kv_heads * state_elements(shape, most_rows(shape));
+  return std::max(kPartialElements, block) + block;
 }
 
-void rotate_and_append(const OpContext& ctx, const AttentionShape& shape,
-                       const TokenPosition* tokens, int64_t m, int64_t layer, const float* cos,
-                       const float* sin, float* q, float* k, const float* v) {
-  const FloatKernels& f32 = ctx.kernels->f32;
+void rotate_and_append(const AttentionCall& call, int64_t m, const float* cos, const float* sin,
+                       float* k, const float* v) {
+  const FloatKernels& f32 = call.ctx.kernels->f32;
+  const AttentionShape& shape = call.shape;
   const int64_t d = shape.head_dim, kv_dim = shape.kv_heads * d,
                 row_bytes = (shape.heads + 2 * shape.kv_heads) * d * 4;
-  parallel_for(ctx.threads_for(m * row_bytes), 0, m, 4, [&](int64_t begin, int64_t end, int) {
+  const float scale = 1.0f / std::sqrt(static_cast<float>(d));
+  parallel_for(call.ctx.threads_for(m * row_bytes), 0, m, 4, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) {
+      const TokenPosition& token = call.tokens[t];
+      const int type = static_cast<int>(token.layout->type);
       const float *c = cos + t * (d / 2), *s = sin + t * (d / 2);
-      f32.rope(q + t * shape.heads * d, shape.heads, d, c, s);
+      float* q = call.q + t * shape.heads * d;
+      f32.rope(q, shape.heads, d, c, s);
+      for (int64_t h = 0; h < shape.heads; ++h)
+        call.q_factors[t * shape.heads + h] = f32.prepare_query[type](q + h * d, d, scale);
       f32.rope(k + t * kv_dim, shape.kv_heads, d, c, s);
-      const TokenPosition& token = tokens[t];
       for (int64_t h = 0; h < shape.kv_heads; ++h) {
-        const KvBlock block = token.layout->at(token.blocks[token.pos / kKvBlock], layer, h);
-        f32.append_kv[static_cast<int>(token.layout->type)](
-            block, token.pos % kKvBlock, d, k + t * kv_dim + h * d, v + t * kv_dim + h * d);
+        const KvBlock block = token.layout->at(token.blocks[token.pos / kKvBlock], call.layer, h);
+        f32.append_kv[type](block, token.pos % kKvBlock, d, k + t * kv_dim + h * d,
+                            v + t * kv_dim + h * d);
       }
     }
   });
 }
 
-void attend(const OpContext& ctx, const AttentionShape& shape, const TokenPosition* tokens,
-            const TokenRun* runs, int64_t num_runs, int64_t layer, const float* q, float* partials,
-            float* out) {
+void attend(const AttentionCall& call, const TokenRun* runs, int64_t num_runs, float* partials) {
+  const AttentionShape& shape = call.shape;
+  const TokenPosition* tokens = call.tokens;
   const int64_t longest = tokens[runs[num_runs - 1].first].pos;
   int64_t positions = 0;
   for (int64_t r = 0; r < num_runs; ++r) positions += tokens[runs[r].first].pos + 1;
   const int64_t kv_bytes =
       positions * shape.kv_heads * shape.head_dim * 2 * tokens[0].layout->element_bytes();
-  const int threads = ctx.threads_for(kv_bytes);
-  if (num_runs == 1 && threads > 1 && longest >= kKvBlock && shape.kv_heads < 8 * threads) {
-    return attend_split(ctx, shape, tokens, runs[0], layer, q, partials, out);
-  }
-  attend_whole(ctx, shape, tokens, runs, num_runs, layer, q, out, threads);
+  const int threads = call.ctx.threads_for(kv_bytes);
+  if (num_runs == 1 && threads > 1 && longest >= kKvBlock && shape.kv_heads < 8 * threads)
+    return attend_split(call, runs[0], partials);
+  attend_whole(call, runs, num_runs, threads);
 }
 
 }  // namespace bitinfer

@@ -35,20 +35,28 @@ struct TokenRun {
 int64_t find_runs(const AttentionShape& shape, const TokenPosition* tokens, int64_t m,
                   TokenRun* runs);
 
+// One layer's attention over a batch of tokens.
+struct AttentionCall {
+  const OpContext& ctx;
+  const AttentionShape& shape;
+  const TokenPosition* tokens;  // (M)
+  int64_t layer;
+  float* q;          // (M, heads · head_dim)
+  float* q_factors;  // (M, heads), of prepared q
+  float* out;        // (M, heads · head_dim)
+};
+
 // Floats that attend() needs per thread, and shared by all.
 int64_t attention_row_elements(const AttentionShape& shape);
 int64_t attention_partial_elements(const AttentionShape& shape);
 
-// Rotates q (M, heads · head_dim) and k (M, kv_heads · head_dim) in place and stores k, v in
-// `layer` of the caches. cos, sin: (M, head_dim / 2).
-void rotate_and_append(const OpContext& ctx, const AttentionShape& shape,
-                       const TokenPosition* tokens, int64_t m, int64_t layer, const float* cos,
-                       const float* sin, float* q, float* k, const float* v);
+// Rotates q and k (M, kv_heads · head_dim) in place, prepares q for its cache, and stores k, v in
+// the caches. cos, sin: (M, head_dim / 2).
+void rotate_and_append(const AttentionCall& call, int64_t m, const float* cos, const float* sin,
+                       float* k, const float* v);
 
-// out (M, heads · head_dim) = attention of q over `layer` of the caches, each token seeing
-// positions 0..pos. partials: attention_partial_elements.
-void attend(const OpContext& ctx, const AttentionShape& shape, const TokenPosition* tokens,
-            const TokenRun* runs, int64_t num_runs, int64_t layer, const float* q, float* partials,
-            float* out);
+// out = attention of prepared q over the caches, each token seeing positions 0..pos. partials:
+// attention_partial_elements.
+void attend(const AttentionCall& call, const TokenRun* runs, int64_t num_runs, float* partials);
 
 }  // namespace bitinfer

@@ -10,13 +10,13 @@ namespace {
 using bitinfer::CpuFeatures;
 using bitinfer::why_unusable;
 
-constexpr uint32_t kLeaf1Ecx = 1u << 9 | 1u << 19 | 1u << 27 | 1u << 28 | 1u << 29;
+constexpr uint32_t kLeaf1Ecx = 1u << 9 | 1u << 12 | 1u << 19 | 1u << 27 | 1u << 28 | 1u << 29;
 constexpr uint32_t kLeaf7Ebx = 1u << 5 | 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;
 constexpr uint32_t kLeaf7Ecx = 1u << 1 | 1u << 11;
 constexpr uint32_t kLeaf7Edx = 1u << 24 | 1u << 25;
 constexpr uint32_t kLeaf71Eax = 1u << 4;
 constexpr uint32_t kSse = bitinfer::kSsse3 | bitinfer::kSse41;
-constexpr uint32_t kAvx = bitinfer::kAvx2 | bitinfer::kF16C;
+constexpr uint32_t kAvx = bitinfer::kAvx2 | bitinfer::kF16C | bitinfer::kFma;
 constexpr uint32_t kYmm = kAvx | bitinfer::kAvxVnni;
 constexpr uint32_t kAvx512 = bitinfer::kAvx512F | bitinfer::kAvx512BW | bitinfer::kAvx512VL |
                              bitinfer::kAvx512DQ | bitinfer::kAvx512VNNI | bitinfer::kAvx512VBMI;
@@ -51,10 +51,10 @@ int main() {
          "no AVX, no AVX-512");
 
   expect_why(kSse | kAvx, {kSse | kAvx, kSse | kAvx}, "");
-  expect_why(kSse | kAvx, {kSse, kSse}, "lacks avx2, f16c");
+  expect_why(kSse | kAvx, {kSse, kSse}, "lacks avx2, f16c, fma");
   expect_why(kSse | kAvx, {kSse | kAvx, kSse},
-             "lacks the operating system's support of avx2, f16c");
+             "lacks the operating system's support of avx2, f16c, fma");
   expect_why(kAvx | bitinfer::kAvx512F, {kSse | kAvx, kSse},
-             "lacks avx512f and the operating system's support of avx2, f16c");
+             "lacks avx512f and the operating system's support of avx2, f16c, fma");
   return 0;
 }

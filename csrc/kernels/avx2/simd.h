@@ -1,4 +1,4 @@
-// The SIMD vocabulary (scalar/simd.h documents each word) for AVX2 + F16C: 16 lanes are two
+// The SIMD vocabulary (scalar/simd.h documents each word) for AVX2 + F16C + FMA: 16 lanes are two
 // registers.
 #pragma once
 #define BITINFER_SIMD 1
@@ -22,6 +22,11 @@ inline __m256i load_256(const void* p) {
 }
 inline __m128i load_128(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
 
+struct I16x32 {
+  __m256i a, b;
+};
+constexpr int kSumVectors = 1;
+
 // ---- loads, stores ----
 inline F32x16 zero_f32() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 inline I32x16 zero_i32() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
@@ -41,6 +46,14 @@ inline I32x16 load_i8(const int8_t* p) {
   const __m128i x = load_128(p);
   return {_mm256_cvtepi8_epi32(x), _mm256_cvtepi8_epi32(_mm_srli_si128(x, 8))};
 }
+inline I16x32 widen_i8(const int8_t* p) {
+  return {_mm256_cvtepi8_epi16(load_128(p)), _mm256_cvtepi8_epi16(load_128(p + 16))};
+}
+inline I16x32 set_pair(const void* p) {
+  int32_t pair;
+  __builtin_memcpy(&pair, p, 4);
+  return {_mm256_set1_epi32(pair), _mm256_set1_epi32(pair)};
+}
 inline void store_f32(float* p, F32x16 x) {
   _mm256_storeu_ps(p, x.a);
   _mm256_storeu_ps(p + 8, x.b);
@@ -58,6 +71,11 @@ inline void store_i8(int8_t* p, I32x16 x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
                    _mm_shuffle_epi32(_mm_unpacklo_epi64(low, high), _MM_SHUFFLE(3, 1, 2, 0)));
 }
+inline void store_i16(int16_t* p, I32x16 x) {
+  const __m256i words = _mm256_packs_epi32(x.a, x.b);  // 64-bit groups come out as a0 b0 a1 b1
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      _mm256_permute4x64_epi64(words, _MM_SHUFFLE(3, 1, 2, 0)));
+}
 
 // ---- arithmetic ----
 inline F32x16 operator+(F32x16 x, F32x16 y) {
@@ -72,6 +90,9 @@ inline F32x16 operator*(F32x16 x, F32x16 y) {
 inline F32x16 operator/(F32x16 x, F32x16 y) {
   return {_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)};
 }
+inline F32x16 add_exact_product(F32x16 sum, F32x16 x, F32x16 y) {
+  return {_mm256_fmadd_ps(x.a, y.a, sum.a), _mm256_fmadd_ps(x.b, y.b, sum.b)};
+}
 inline F32x16 select_gt(F32x16 x, F32x16 y, F32x16 yes, F32x16 no) {
   return {_mm256_blendv_ps(no.a, yes.a, _mm256_cmp_ps(x.a, y.a, _CMP_GT_OQ)),
           _mm256_blendv_ps(no.b, yes.b, _mm256_cmp_ps(x.b, y.b, _CMP_GT_OQ))};
@@ -84,6 +105,10 @@ inline F32x16 abs(F32x16 x) {
 }
 inline I32x16 operator+(I32x16 x, I32x16 y) {
   return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)};
+}
+inline I32x16 add_pair_products(I32x16 sum, I16x32 x, I16x32 y) {
+  return {_mm256_add_epi32(sum.a, _mm256_madd_epi16(x.a, y.a)),
+          _mm256_add_epi32(sum.b, _mm256_madd_epi16(x.b, y.b))};
 }
 
 // ---- conversions ----

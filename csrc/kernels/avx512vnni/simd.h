@@ -1,5 +1,5 @@
-// The SIMD vocabulary (scalar/simd.h documents each word) for AVX-512 F + DQ: 16 lanes are one
-// register.
+// The SIMD vocabulary (scalar/simd.h documents each word) for AVX-512 F + BW + DQ + VNNI: 16 lanes
+// are one register.
 #pragma once
 #define BITINFER_SIMD 1
 
@@ -21,6 +21,11 @@ inline __m256i load_256(const void* p) {
   return _mm256_loadu_si256(static_cast<const __m256i*>(p));
 }
 
+struct I16x32 {
+  __m512i a;
+};
+constexpr int kSumVectors = 4;
+
 // ---- loads, stores ----
 inline F32x16 zero_f32() { return {_mm512_setzero_ps()}; }
 inline I32x16 zero_i32() { return {_mm512_setzero_si512()}; }
@@ -34,6 +39,12 @@ inline I32x16 load_i32(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
 inline I32x16 load_i8(const int8_t* p) {
   return {_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
 }
+inline I16x32 widen_i8(const int8_t* p) { return {_mm512_cvtepi8_epi16(load_256(p))}; }
+inline I16x32 set_pair(const void* p) {
+  int32_t pair;
+  __builtin_memcpy(&pair, p, 4);
+  return {_mm512_set1_epi32(pair)};
+}
 inline void store_f32(float* p, F32x16 x) { _mm512_storeu_ps(p, x.a); }
 inline void store_f16(uint16_t* p, F32x16 x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
@@ -42,12 +53,18 @@ inline void store_f16(uint16_t* p, F32x16 x) {
 inline void store_i8(int8_t* p, I32x16 x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(x.a));
 }
+inline void store_i16(int16_t* p, I32x16 x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(x.a));
+}
 
 // ---- arithmetic ----
 inline F32x16 operator+(F32x16 x, F32x16 y) { return {_mm512_add_ps(x.a, y.a)}; }
 inline F32x16 operator-(F32x16 x, F32x16 y) { return {_mm512_sub_ps(x.a, y.a)}; }
 inline F32x16 operator*(F32x16 x, F32x16 y) { return {_mm512_mul_ps(x.a, y.a)}; }
 inline F32x16 operator/(F32x16 x, F32x16 y) { return {_mm512_div_ps(x.a, y.a)}; }
+inline F32x16 add_exact_product(F32x16 sum, F32x16 x, F32x16 y) {
+  return {_mm512_fmadd_ps(x.a, y.a, sum.a)};
+}
 inline F32x16 select_gt(F32x16 x, F32x16 y, F32x16 yes, F32x16 no) {
   return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(x.a, y.a, _CMP_GT_OQ), no.a, yes.a)};
 }
@@ -55,6 +72,9 @@ inline F32x16 max(F32x16 x, F32x16 y) { return {_mm512_max_ps(x.a, y.a)}; }
 inline F32x16 min(F32x16 x, F32x16 y) { return {_mm512_min_ps(x.a, y.a)}; }
 inline F32x16 abs(F32x16 x) { return {_mm512_abs_ps(x.a)}; }
 inline I32x16 operator+(I32x16 x, I32x16 y) { return {_mm512_add_epi32(x.a, y.a)}; }
+inline I32x16 add_pair_products(I32x16 sum, I16x32 x, I16x32 y) {
+  return {_mm512_dpwssd_epi32(sum.a, x.a, y.a)};
+}
 
 // ---- conversions ----
 inline F32x16 to_f32(I32x16 x) { return {_mm512_cvtepi32_ps(x.a)}; }

@@ -99,8 +99,11 @@ inline FloatKernels make_float_kernels() {
   f.append_kv[0] = append_kv<KvType::kF32>;
   f.append_kv[1] = append_kv<KvType::kF16>;
   f.append_kv[2] = append_kv<KvType::kInt8>;
+  f.prepare_query[0] = prepare_query<KvType::kF32>;
   f.attend_block[0] = attend_block<KvType::kF32>;
+  f.prepare_query[1] = prepare_query<KvType::kF16>;
   f.attend_block[1] = attend_block<KvType::kF16>;
+  f.prepare_query[2] = prepare_query<KvType::kInt8>;
   f.attend_block[2] = attend_block<KvType::kInt8>;
   f.join_softmax = join_softmax;
   f.divide = divide;

@@ -17,6 +17,11 @@ struct I32x16 {
   int32x4_t a, b, c, d;
 };
 
+struct I16x32 {
+  int16x8_t a, b, c, d;
+};
+constexpr int kSumVectors = 1;
+
 // ---- loads, stores ----
 inline F32x16 set_f32(float x) {
   const float32x4_t q = vdupq_n_f32(x);
@@ -51,6 +56,17 @@ inline I32x16 load_i8(const int8_t* p) {
   return {vmovl_s16(vget_low_s16(low)), vmovl_high_s16(low), vmovl_s16(vget_low_s16(high)),
           vmovl_high_s16(high)};
 }
+inline I16x32 widen_i8(const int8_t* p) {
+  const int8x16_t low = vld1q_s8(p), high = vld1q_s8(p + 16);
+  return {vmovl_s8(vget_low_s8(low)), vmovl_high_s8(low), vmovl_s8(vget_low_s8(high)),
+          vmovl_high_s8(high)};
+}
+inline I16x32 set_pair(const void* p) {
+  int32_t pair;
+  __builtin_memcpy(&pair, p, 4);
+  const int16x8_t q = vreinterpretq_s16_s32(vdupq_n_s32(pair));
+  return {q, q, q, q};
+}
 inline void store_f32(float* p, F32x16 x) {
   vst1q_f32(p, x.a);
   vst1q_f32(p + 4, x.b);
@@ -71,6 +87,10 @@ inline void store_i8(int8_t* p, I32x16 x) {
   const int16x8_t high = vmovn_high_s32(vmovn_s32(x.c), x.d);
   vst1q_s8(p, vmovn_high_s16(vmovn_s16(low), high));
 }
+inline void store_i16(int16_t* p, I32x16 x) {
+  vst1q_s16(p, vmovn_high_s32(vmovn_s32(x.a), x.b));
+  vst1q_s16(p + 8, vmovn_high_s32(vmovn_s32(x.c), x.d));
+}
 
 // ---- arithmetic ----
 inline F32x16 operator+(F32x16 x, F32x16 y) {
@@ -88,6 +108,10 @@ inline F32x16 operator/(F32x16 x, F32x16 y) {
 inline float32x4_t select_gt(float32x4_t x, float32x4_t y, float32x4_t yes, float32x4_t no) {
   return vbslq_f32(vcgtq_f32(x, y), yes, no);
 }
+inline F32x16 add_exact_product(F32x16 sum, F32x16 x, F32x16 y) {
+  return {vfmaq_f32(sum.a, x.a, y.a), vfmaq_f32(sum.b, x.b, y.b), vfmaq_f32(sum.c, x.c, y.c),
+          vfmaq_f32(sum.d, x.d, y.d)};
+}
 inline F32x16 select_gt(F32x16 x, F32x16 y, F32x16 yes, F32x16 no) {
   return {select_gt(x.a, y.a, yes.a, no.a), select_gt(x.b, y.b, yes.b, no.b),
           select_gt(x.c, y.c, yes.c, no.c), select_gt(x.d, y.d, yes.d, no.d)};
@@ -100,6 +124,14 @@ inline F32x16 abs(F32x16 x) {
 }
 inline I32x16 operator+(I32x16 x, I32x16 y) {
   return {vaddq_s32(x.a, y.a), vaddq_s32(x.b, y.b), vaddq_s32(x.c, y.c), vaddq_s32(x.d, y.d)};
+}
+inline int32x4_t add_pair_products(int32x4_t sum, int16x8_t x, int16x8_t y) {
+  const int32x4_t low = vmull_s16(vget_low_s16(x), vget_low_s16(y)), high = vmull_high_s16(x, y);
+  return vaddq_s32(sum, vpaddq_s32(low, high));
+}
+inline I32x16 add_pair_products(I32x16 sum, I16x32 x, I16x32 y) {
+  return {add_pair_products(sum.a, x.a, y.a), add_pair_products(sum.b, x.b, y.b),
+          add_pair_products(sum.c, x.c, y.c), add_pair_products(sum.d, x.d, y.d)};
 }
 
 // ---- conversions ----

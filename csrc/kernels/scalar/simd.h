@@ -19,6 +19,11 @@ struct I32x16 {
   int32_t v[16];
 };
 
+struct I16x32 {
+  int16_t v[32];
+};
+constexpr int kSumVectors = 1;  // vectors whose sums fit the registers, for 4 rows at a time
+
 template <typename V, typename Fn>
 inline V map_lanes(Fn fn) {
   V out;
@@ -82,12 +87,25 @@ inline I32x16 load_i32(const int32_t* p) {
 inline I32x16 load_i8(const int8_t* p) {  // sign-extended
   return map_lanes<I32x16>([=](int i) { return static_cast<int32_t>(p[i]); });
 }
+inline I16x32 widen_i8(const int8_t* p) {
+  I16x32 x;
+  for (int i = 0; i < 32; ++i) x.v[i] = p[i];
+  return x;
+}
+inline I16x32 set_pair(const void* p) {  // two int16, 16 times
+  I16x32 x;
+  for (int i = 0; i < 16; ++i) __builtin_memcpy(x.v + 2 * i, p, 4);
+  return x;
+}
 inline void store_f32(float* p, F32x16 x) { __builtin_memcpy(p, &x, sizeof(x)); }
 inline void store_f16(uint16_t* p, F32x16 x) {  // round half to even
   for (int i = 0; i < 16; ++i) p[i] = f32_to_f16(x.v[i]);
 }
 inline void store_i8(int8_t* p, I32x16 x) {  // lanes are in -128..127
   for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(x.v[i]);
+}
+inline void store_i16(int16_t* p, I32x16 x) {  // lanes are in -32768..32767
+  for (int i = 0; i < 16; ++i) p[i] = static_cast<int16_t>(x.v[i]);
 }
 
 // ---- arithmetic, each rounded once ----
@@ -103,6 +121,8 @@ inline F32x16 operator*(F32x16 a, F32x16 b) {
 inline F32x16 operator/(F32x16 a, F32x16 b) {
   return map_lanes<F32x16>([&](int i) { return a.v[i] / b.v[i]; });
 }
+// sum + a · b where the product is exact in fp32: fused or not, the bits are the same.
+inline F32x16 add_exact_product(F32x16 sum, F32x16 a, F32x16 b) { return sum + a * b; }
 // a > b ? x : y in each lane; false where a or b is NaN.
 inline F32x16 select_gt(F32x16 a, F32x16 b, F32x16 x, F32x16 y) {
   return map_lanes<F32x16>([&](int i) { return a.v[i] > b.v[i] ? x.v[i] : y.v[i]; });
@@ -114,6 +134,11 @@ inline F32x16 abs(F32x16 a) {
 }
 inline I32x16 operator+(I32x16 a, I32x16 b) {
   return map_lanes<I32x16>([&](int i) { return a.v[i] + b.v[i]; });
+}
+// sum[i] + a[2 i] · b[2 i] + a[2 i + 1] · b[2 i + 1]
+inline I32x16 add_pair_products(I32x16 sum, I16x32 a, I16x32 b) {
+  return map_lanes<I32x16>(
+      [&](int i) { return sum.v[i] + a.v[2 * i] * b.v[2 * i] + a.v[2 * i + 1] * b.v[2 * i + 1]; });
 }
 
 // ---- conversions ----
