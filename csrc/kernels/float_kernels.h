@@ -1,11 +1,11 @@
 // Contract of the float kernels of one ISA row: the same bits on every row, lane width and thread
 // count.
 //
-// All arithmetic is fp32, each operation rounded once, no fused multiply-add, in the order written
-// here. A sum over K has 16 lanes: lane j starts at +0 and takes elements j, j + 16, … in order;
-// then l[i] + l[i + 8], + 4, + 2, + 1 ("fold16"). max(a, b) is a > b ? a : b. rint rounds half to
-// even. Rows are float32, contiguous, any alignment; nothing beyond the stated length is read or
-// written.
+// All arithmetic is fp32, each operation rounded once, in the order written here; a multiply-add is
+// fused only where the product is exact. A sum over K has 16 lanes: lane j starts at +0 and takes
+// elements j, j + 16, … in order; then l[i] + l[i + 8], + 4, + 2, + 1 ("fold16"). max(a, b) is a >
+// b ? a : b. rint rounds half to even. Rows are float32, contiguous, any alignment; nothing beyond
+// the stated length is read or written.
 //
 // exp(x), used by silu and softmax (coefficients in generic/elementary.inl.h, relative error <
 // 1e-7):

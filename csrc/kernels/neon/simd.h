@@ -1,5 +1,5 @@
 // The SIMD vocabulary (scalar/simd.h documents each word) for NEON: 16 lanes are four registers.
-// Products and sums stay apart: vmlaq_f32 and friends may fuse.
+// Products and sums stay apart, but in add_exact_product: vmlaq_f32 and friends may fuse.
 #pragma once
 #define BITINFER_SIMD 1
 

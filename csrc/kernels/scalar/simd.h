@@ -2,8 +2,8 @@
 // <isa>/simd.h defines the same words with the same bits, in the same order.
 //
 // F32x16 and I32x16 are 16 lanes of float and int32, however wide the machine's registers are.
-// Pointers need no alignment; a load or store touches exactly 16 elements. No fused multiply-add
-// anywhere.
+// Pointers need no alignment; a load or store touches exactly its elements. No fused
+// multiply-add where a product is rounded.
 #pragma once
 #define BITINFER_SIMD 1
 
