@@ -13,9 +13,9 @@ namespace {
 
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
 constexpr int64_t kTaskBytes = 128 * 1024;
-constexpr int64_t kGroupRows = 32;      // whose largest upper bound is kept
+constexpr int64_t kGroupRows = 16;      // whose largest upper bound is kept
 constexpr int64_t kPickedRows = 16;     // of an exact task
-constexpr int64_t kMostShare = 4;       // more than this part of the rows in doubt: all are read
+constexpr int64_t kMostShare = 2;       // more than this part of the rows in doubt: all are read
 constexpr float kLargeScale = 0x1p80f;  // below it, no sum times act_scale overflows
 
 // One call: M states and the rows of the head.
