@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ class Study:
     def __init__(self, path: Path) -> None:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         self.records = {line["cell"]: Record.from_json(line) for line in lines}
-        names = [name.split("/") for name in self.records]
-        self.isas = list(dict.fromkeys(isa for _, isa, *_ in names))
+        cells = Counter(name.split("/")[1] for name in self.records)
+        self.isas = [isa for isa, _ in cells.most_common()]  # the best row has most of the cells
         self.best = self.isas[0]
         self.threads = max(record.threads for record in self.records.values())
         self.newest = max(self.records.values(), key=lambda record: record.machine["date"])

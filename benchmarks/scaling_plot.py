@@ -38,7 +38,7 @@ def draw(study: Study, path: Path, theme: str) -> None:
         _scale(by_context, f"decode by context, {best}, {most} threads", "tokens", CONTEXTS)
         _scale(by_batch, f"decode by batch after {NEAR} tokens, {best}", "sequences", BATCHES)
         by_row.set(title=f"decode by row, {most} threads", yscale="log")
-        by_row.set_xticks(range(len(rows)), rows)
+        by_row.set_xticks(range(len(rows)), rows, rotation=20)
         for axes in figure.axes:
             axes.set_ylabel("tokens/s")
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
