@@ -28,6 +28,7 @@ class Sizes:
 
     prompt: int = 512
     generated: int = 32
+    steps: int = 16  # alike, of a run
     near: int = 128  # a short context
     deep: int = 4096 - 64  # a long one, with room for what is generated
     drafted: int = 4
@@ -109,7 +110,7 @@ def gemv(bed: Bed) -> Group:
     """Packings against each other in decode steps without the head."""
     runs: dict[str, Run] = {}
     lines = []
-    times = bed.sizes.generated
+    times = bed.sizes.steps
     engines = {packing: bed.engine(packing=packing) for packing in ("t5", "t3", "i2")}
     rows = [("t5", "", 1.15), ("t3", "avx2", 1.1)]
     for packing, isa, target in rows:
@@ -184,7 +185,7 @@ def verify(bed: Bed) -> Group:
     engine, drafted = bed.engine(), bed.sizes.drafted
     names = {tokens: f"{tokens} token{'s' * (tokens > 1)}" for tokens in (1, drafted, drafted + 1)}
     runs = {
-        name: forwards(engine, bed.threads, tokens, bed.sizes.generated, "all")
+        name: forwards(engine, bed.threads, tokens, bed.sizes.steps, "all")
         for tokens, name in names.items()
     }
     lines = [
