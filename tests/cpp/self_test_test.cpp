@@ -111,11 +111,18 @@ void break_kv(std::vector<Broken>* all) {
   };
   all->push_back({std::string("append_kv ") + kNames[type], t});
   t = right();
-  t.f32.attend_block[type] = [](const bitinfer::KvBlock& block, int64_t head_dim, const float* q,
-                                int64_t q_stride, const int32_t* counts, int64_t rows, float scale,
+  t.f32.prepare_query[type] = [](float* q, int64_t head_dim, float scale) {
+    float factor = right().f32.prepare_query[type](q, head_dim, scale);
+    nudge(&factor);
+    return factor;
+  };
+  all->push_back({std::string("prepare_query ") + kNames[type], t});
+  t = right();
+  t.f32.attend_block[type] = [](const bitinfer::KvBlock& block, const void* next, int64_t head_dim,
+                                const bitinfer::QueryRows& rows,
                                 const bitinfer::SoftmaxState& out) {
-    right().f32.attend_block[type](block, head_dim, q, q_stride, counts, rows, scale, out);
-    nudge(out.o + (rows - 1) * out.o_stride + head_dim - 1);
+    right().f32.attend_block[type](block, next, head_dim, rows, out);
+    nudge(out.o + (rows.count - 1) * out.o_stride + head_dim - 1);
   };
   all->push_back({std::string("attend_block ") + kNames[type], t});
 }
