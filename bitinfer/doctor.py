@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from bitinfer import hardware, runtime
+from bitinfer import hardware, runtime, tuning
 from bitinfer.bench import Roofline, bench
 from bitinfer.cpu_count import cpu_quota, performance_cores
 from bitinfer.errors import BitinferError, ConfigError, UnsupportedIsaError
@@ -40,9 +40,9 @@ def diagnose(model: Path) -> dict[str, Any]:
         model: The folder of the model to load and measure.
 
     Returns:
-        A JSON object: ``versions``, ``cpu``, ``isas``, ``memory``, ``caches``, ``system``,
-        ``environment``, ``bandwidth``, ``model``, ``problems`` and ``meaning``, the last two
-        lists of sentences. Sizes are in bytes, rates in 10^9 bytes or tokens a second.
+        A JSON object: ``versions``, ``cpu``, ``isas``, ``tuning``, ``memory``, ``caches``,
+        ``system``, ``environment``, ``bandwidth``, ``model``, ``problems`` and ``meaning``, the
+        last two lists of sentences. Sizes are in bytes, rates in 10^9 bytes or tokens a second.
     """
     problems: list[str] = []
     isa, threads = _settle(problems)
@@ -58,6 +58,7 @@ def diagnose(model: Path) -> dict[str, Any]:
         "isas": _isas(isa, problems),
         "packing": runtime.auto_packing(),
         "gemv": runtime.gemv_family(runtime.auto_packing()),
+        "tuning": _tuning(),
         "memory": asdict(hardware.memory()),
         "caches": [asdict(cache) for cache in hardware.caches()],
         "system": {
@@ -117,6 +118,16 @@ def _versions() -> dict[str, str]:
     found["system"] = f"{platform.system()} {platform.release()} {platform.machine()}"
     found["libc"] = " ".join(platform.libc_ver()) or sys.platform
     return found
+
+
+def _tuning() -> dict[str, Any]:
+    """What ``bitinfer tune`` kept: how many models, the newest date, and why it is not used."""
+    try:
+        kept = tuning.read()
+    except ConfigError as error:
+        path = tuning.tuning_path()
+        return {"models": 0, "date": None, "problem": str(error).replace(str(path), path.name)}
+    return {"models": len(kept), "date": max((t.date for t in kept), default=None), "problem": None}
 
 
 def _isas(active: str, problems: list[str]) -> list[dict[str, Any]]:

@@ -65,8 +65,9 @@ class Engine:
         self.tuned = tuned
         self.context_length = length
         self.notes = model.notes
-        default = runtime.num_threads(tuned.threads if tuned else None)
-        threads = default if num_threads is None else num_threads
+        threads = num_threads
+        if threads is None:
+            threads = runtime.num_threads(tuned.threads if tuned else None)
         _check_threads(threads)
         self._decoder = _core.Decoder({**spec, "head": head}, model.weights, threads)
         if tuned and tuned.packing == model.packing:

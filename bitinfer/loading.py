@@ -1,4 +1,4 @@
-"""A model folder, packed or raw, as the decoder takes it: checked, and packed or copied if needed."""
+"""A model folder, packed or raw, as the decoder takes it: checked, packed, copied if need be."""
 
 from __future__ import annotations
 

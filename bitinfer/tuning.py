@@ -30,7 +30,7 @@ _MOST_BYTES = 1 << 20
 _LIKE = 4.0  # a model of up to so many times more or fewer parameters is tuned alike
 _MEND = "'bitinfer tune' makes a new one"
 
-_CHOICES = {
+CHOICES = {
     "packing": ("i2", "t3", "t5"),
     "gemv": ("addsub", "dot"),
     "weights": ("mmap", "copy"),
@@ -155,16 +155,29 @@ def keep(tuned: Tuned) -> Path:
         kept = [other for other in read() if other.place != tuned.place]
     except ConfigError:
         kept = []
-    path = tuning_path()
+    path = prepare()
     found = {
         "format_version": FORMAT_VERSION,
         **_origin(),
         "models": [asdict(one) for one in [*kept, tuned]],
     }
+    try:
+        _write(path, json.dumps(found, indent=1) + "\n")
+    except OSError as cause:
+        raise ConfigError(f"tuning: {path} cannot be written: {cause.strerror}") from None
+    return path
+
+
+def prepare() -> Path:
+    """Make the folder of the file; returns the file's path.
+
+    Raises:
+        ConfigError: it could not be written there.
+    """
+    path = tuning_path()
     _check_regular(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, json.dumps(found, indent=1) + "\n")
     except OSError as cause:
         raise ConfigError(f"tuning: {path} cannot be written: {cause.strerror}") from None
     return path
@@ -218,7 +231,7 @@ def _entry(found: Mapping[str, Any]) -> Tuned:
     values = {name: found[name] for name in kinds}
     for name, kind in kinds.items():
         value = values[name]
-        if type(value) is not kind or value not in _CHOICES.get(name, (value,)):
+        if type(value) is not kind or value not in CHOICES.get(name, (value,)):
             raise ValueError(f"{name}: {value}")
     tuned = Tuned(**values)
     if not 1 <= tuned.quiet_threads <= tuned.threads <= runtime.MAX_THREADS or tuned.parameters < 1:

@@ -85,6 +85,19 @@ def test_a_broken_model_is_a_problem_and_the_rest_is_told(quick, tmp_path):
     assert "Problems\n- model: broken" in run(str(folder)).stdout
 
 
+@pytest.mark.filterwarnings("default")
+def test_what_was_tuned_is_named_without_its_place(quick, tmp_path, monkeypatch):
+    path = tmp_path / "alice" / "tuning.json"
+    monkeypatch.setenv("BITINFER_TUNING", str(path))
+    assert "\ntuning      none: 'bitinfer tune MODEL'" in run().stdout
+    path.parent.mkdir()
+    path.write_text("{")
+    done = run()
+    assert done.exit_code == 0
+    assert "\ntuning      tuning.json is damaged, it is not used" in done.stdout
+    assert "alice" not in done.stdout
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("BITINFER_ISA", "mmx"), ("BITINFER_GEMV", "both"), ("BITINFER_NUM_THREADS", "many")],

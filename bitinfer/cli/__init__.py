@@ -28,6 +28,7 @@ _COMMANDS = {
     "convert": "Pack a Hugging Face checkpoint for fast loading.",
     "info": "Show a model and this machine.",
     "bench": "Measure prefill and decode speed.",
+    "tune": "Measure what is fastest on this machine, and keep it.",
     "doctor": "Test this machine, and say what it can reach.",
     "history": "List, search, show and remove conversations.",
     "config": "Show and change the settings.",

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,13 +11,12 @@ import click
 
 from bitinfer.cli.bench_compare import compare
 from bitinfer.cli.counts import Counts
-from bitinfer.cli.options import layout_options
+from bitinfer.cli.options import QUIET_MODE, layout_options, take_quiet_threads
+from bitinfer.cli.rounds import rounds_bar
 
 if TYPE_CHECKING:
     from bitinfer.bench import Record
     from bitinfer.engine import Engine
-
-Progress = Callable[[int, int], None]
 
 
 class _Bench(click.Command):
@@ -103,6 +100,7 @@ Examples:
     metavar="N,...",
     help="Numbers of threads [default: the performance cores]",
 )
+@QUIET_MODE
 @click.option(
     "-r", "--repeats", type=click.IntRange(1), default=5, show_default=True, help="Measured runs"
 )
@@ -154,6 +152,7 @@ def bench(
     head: str,
     kv_cache: str,
     weights: str,
+    quiet_mode: bool,
     **measured: Any,
 ) -> None:
     """Measure the prefill and decode speed of MODEL (a folder; default: the embedded one).
@@ -178,6 +177,8 @@ def bench(
         weights=weights,
         num_threads=threads[0] if threads else None,
     )
+    if quiet_mode and not threads:
+        take_quiet_threads(engine)
     for note in engine.notes:
         click.echo(f"note: {note}", err=True)
     records = _measure(engine, threads=threads, **measured)
@@ -221,8 +222,7 @@ def _measure(
     from bitinfer.bench import bench as measure
     from bitinfer.energy import open_energy_counter
 
-    bar = _bar() if sys.stderr.isatty() else _silence()
-    with closing(open_energy_counter()) as counter, bar as progress:
+    with closing(open_energy_counter()) as counter, rounds_bar() as progress:
         return measure(
             engine,
             prompts=prompt_tokens,
@@ -274,20 +274,3 @@ def _print_table(records: list[Record], rows: list[list[str]]) -> None:
     to.print("weights, head, KV: MB that each token reads; roofline: share of memory's speed")
     to.print(f"roofline: memory read with as many threads: {shown}")
     to.print(f"energy: {first.energy}")
-
-
-@contextmanager
-def _silence() -> Iterator[Progress]:
-    yield lambda done, total: None
-
-
-@contextmanager
-def _bar() -> Iterator[Progress]:
-    """Rounds done and in all, on stderr."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar
-
-    columns = ("measuring", BarColumn(), MofNCompleteColumn())
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

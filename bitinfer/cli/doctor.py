@@ -47,6 +47,7 @@ def _report(facts: dict[str, Any]) -> str:
         *_entry("compiler", facts["versions"]["compiler"]),
         *_entry("cpu", _cpu(facts["cpu"])),
         *_kernels(facts),
+        *_entry("tuning", _tuning(facts["tuning"])),
         *_entry("memory", _memory(facts["memory"])),
         *_entry("caches", _caches(facts["caches"])),
         *_entry("system", _system(facts["system"])),
@@ -105,6 +106,15 @@ def _kernels(facts: dict[str, Any]) -> list[str]:
         name = "" if index else "kernels"
         lines += _entry(name, f"{row['name']:<11} {state}") or []
     return lines
+
+
+def _tuning(tuning: dict[str, Any]) -> str:
+    if tuning["problem"]:
+        return str(tuning["problem"]).removeprefix("tuning: ")
+    if not tuning["models"]:
+        return "none: 'bitinfer tune MODEL' measures what is fastest here"
+    models = f"{tuning['models']} model{'s' * (tuning['models'] > 1)}"
+    return f"{models}, last {tuning['date'][:10]}"
 
 
 def _memory(memory: dict[str, Any]) -> str:

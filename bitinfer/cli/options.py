@@ -15,6 +15,7 @@ from bitinfer.runtime import MAX_THREADS
 from bitinfer.sampling import SETTINGS
 
 if TYPE_CHECKING:
+    from bitinfer.engine import Engine
     from bitinfer.history import History
     from bitinfer.model import Model
 
@@ -82,6 +83,12 @@ _LAYOUT = (
     ),
 )
 
+QUIET_MODE = setting(
+    "--quiet-mode/--no-quiet-mode",
+    default=False,
+    help="Fewest threads within 5 % of the fastest, if --threads is not given",
+    section=_MODEL,
+)
 _LOADING = (
     setting(
         "-m",
@@ -99,6 +106,7 @@ _LOADING = (
         help=f"Threads, 1 to {MAX_THREADS} [default: the performance cores]",
         section=_MODEL,
     ),
+    QUIET_MODE,
     setting(
         "--context-length",
         type=Whole(2),
@@ -233,13 +241,15 @@ def load_model(options: dict[str, Any]) -> Model:
     from bitinfer.model import Model
 
     model, draft_model = options.pop("model"), options.pop("draft_model")
+    threads = options.pop("threads")
+    quiet = options.pop("quiet_mode") and threads is None
     loaded = Model.load(
         default_model() if model is None else Path(model).expanduser(),
         packing=options.pop("packing"),
         head=options.pop("head"),
         kv_cache=options.pop("kv_cache"),
         weights=options.pop("weights"),
-        num_threads=options.pop("threads"),
+        num_threads=threads,
         context_length=options.pop("context_length"),
         speculate=options.pop("speculate"),
         draft_model=None if draft_model is None else Path(draft_model).expanduser(),
@@ -247,7 +257,16 @@ def load_model(options: dict[str, Any]) -> Model:
     )
     for note in loaded.engine.notes:
         click.echo(f"note: {note}", err=True)
+    if quiet:
+        take_quiet_threads(loaded.engine)
     return loaded
+
+
+def take_quiet_threads(engine: Engine) -> None:
+    """Set the threads of quiet mode; what was not tuned is measured."""
+    from bitinfer.bench.tune import quiet_threads
+
+    engine.num_threads = quiet_threads(engine)
 
 
 def open_history(options: dict[str, Any]) -> History | None:
