@@ -134,6 +134,14 @@ class Decoder:
         top_k: int = 0,
         vocab_size: int = 0,
     ) -> NDArray[np.float32]: ...
+    def decode(
+        self,
+        token_id: int,
+        cache: KvCache,
+        out: NDArray[np.float32],
+        top_k: int = 0,
+        vocab_size: int = 0,
+    ) -> None: ...
     def new_cache(self, capacity: int, dtype: str) -> KvCache: ...
     num_threads: int
     prefill_chunk: int
@@ -151,3 +159,26 @@ def sin_cos_f32(
 def read_bandwidth(
     buffer: NDArray[np.uint8], threads: int, streams: int, repeats: int
 ) -> list[float]: ...
+
+# ---- sampling.cpp ----
+
+def argmax(logits: NDArray[np.float32]) -> int: ...
+def largest(values: NDArray[np.float32], count: int) -> NDArray[np.int32]: ...
+def total(values: NDArray[np.float32]) -> float: ...
+
+class Candidates:
+    """Which tokens may be drawn."""
+
+    def __init__(
+        self,
+        temperature: float,
+        top_k: int,
+        typical_p: float,
+        top_p: float,
+        min_p: float,
+        xtc_threshold: float,
+    ) -> None: ...
+    def draw(self, logits: NDArray[np.float32], uniform: float, xtc: bool) -> int: ...
+    def weights(
+        self, logits: NDArray[np.float32], xtc: bool
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]: ...

@@ -34,7 +34,10 @@ PYTHON_LAYERS = [
     {"__main__"},
 ]
 RANK = {unit: rank for rank, units in enumerate(PYTHON_LAYERS) for unit in units}
-CORE_USERS = {"runtime", "formats.packed", "convert", "resident", "loading", "engine", "__init__"}
+CORE_USERS = {
+    *("runtime", "formats.packed", "convert", "resident", "loading", "engine", "__init__"),
+    "sampling.candidates",
+}
 
 CPP_LAYERS = ["util", "threads", "pack", "kernels", "dispatch", "ops", "model", "bindings, c_api"]
 CPP_RANK = {folder: i for i, row in enumerate(CPP_LAYERS) for folder in row.split(", ")}

@@ -222,3 +222,34 @@ def test_settings_that_leave_no_token_are_refused() -> None:
 def test_logits_without_a_largest_number_are_refused(value, options) -> None:
     with pytest.raises(CheckpointError, match="finite largest value"):
         Sampler(SamplingParams(**options))(np.array([0, value, 1], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("options", "hooks", "most"),
+    [
+        ({}, {}, 1),
+        ({"top_k": 40}, {}, 1),
+        ({"temperature": 0.7, "top_k": 40, "top_p": 0.9, "xtc_probability": 0.5}, {}, 40),
+        ({"temperature": 0.7, "top_p": 0.9}, {}, 0),
+        ({"temperature": 0.7, "min_p": 0.1}, {}, 0),
+        ({"top_k": 40, "temperature": 1.0}, {"num_logprobs": 0}, 0),
+        ({}, {"processor": lambda ids, logits: None}, 0),
+        ({}, {"constraint": Forbids({1})}, 0),
+        ({"repetition_penalty": 1.1}, {}, 0),
+        ({"dry_multiplier": 0.8}, {}, 0),
+        ({"logit_bias": {3: 1.0}}, {}, 0),
+    ],
+)
+def test_sampler_says_how_many_of_the_largest_logits_decide(options, hooks, most) -> None:
+    assert Sampler(SamplingParams(**options), **hooks).most_candidates == most
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0, "top_k": 4, "top_p": 0.95}])
+def test_logits_that_do_not_decide_may_be_left_out(options, rng) -> None:
+    params = SamplingParams(**options, seed=5)
+    whole, partial = Sampler(params), Sampler(params)
+    for _ in range(200):
+        logits = rng.integers(-6, 6, 100).astype(np.float32)
+        least = np.sort(logits)[-partial.most_candidates]
+        left = np.where(logits >= least, logits, -np.inf).astype(np.float32)
+        assert partial(left) == whole(logits)

@@ -33,7 +33,7 @@ class Logprobs:
     """All log-probabilities of one step: ``z - z_max - ln(sum of exp(z - z_max))``."""
 
     def __init__(self, logits: NDArray[np.float32]) -> None:
-        """Take the logits, ``(vocab_size,)``; they may change afterwards."""
+        """Take the logits, ``(vocab_size,)``, the largest finite; they may change afterwards."""
         self._shifted = logits - np.max(logits)
         self._log_total = float(_LN(Decimal(total(exp(self._shifted)))))
 

@@ -1,12 +1,11 @@
 """``Sampler``: from logits to the next token, with all that a generation asks for.
 
 Same logits, parameters and seed give the same token on every machine: the random numbers are raw
-Philox bits, and candidates.py says how sums and exp are kept the same.
+Philox bits, and csrc/ops/sampling.h says how sums and exp are kept the same.
 """
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -15,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitinfer.errors import CheckpointError
-from bitinfer.sampling.candidates import candidates, draw
+from bitinfer.sampling.candidates import Candidates, argmax, candidates
 from bitinfer.sampling.logprobs import Logprobs, TokenLogprob
 from bitinfer.sampling.params import SamplingParams
 from bitinfer.sampling.penalties import Dry, TokenHistory, penalize_occurrences
 
 _GREEDY_BELOW = 1e-5  # dividing by less would overflow float32 for ordinary logits
+_BITS_AT_ONCE = 64  # raw random numbers fetched together
 
 ChooseToken = Callable[[NDArray[np.float32]], int]  # what the generation loop needs of a sampler
 
@@ -46,6 +46,8 @@ class Sampler:
 
     Attributes:
         logprobs: A record for each token so far, if they were asked for.
+        most_candidates: How many of the largest logits decide, equal ones among them: all others
+            may as well be -inf. 0: all logits count.
     """
 
     def __init__(
@@ -86,6 +88,11 @@ class Sampler:
         self._changes = bool(
             processor or constraint or self._dry or self._penalizes or params.logit_bias
         )
+        self._candidates = None if params.temperature < _GREEDY_BELOW else candidates(params)
+        self._bits: list[int] = []
+        self._sees_all = self._changes or num_logprobs is not None
+        decide = 1 if self._candidates is None else params.top_k
+        self.most_candidates = 0 if self._sees_all else decide
 
     def __call__(self, logits: NDArray[np.float32]) -> int:
         """Choose the next token.
@@ -94,23 +101,24 @@ class Sampler:
             CheckpointError: the logits hold no largest number (NaN, or infinities).
             ValueError: the settings leave no token, or the processor returned no logits.
         """
-        best = greedy(logits)
+        token_id = self._look(logits) if self._sees_all else self._choose(logits)
+        if token_id < 0:
+            greedy(logits)  # says so if they have no largest number
+            raise ValueError(
+                "sampling: expected at least one token to be left, got none: logit_bias, the "
+                "grammar and logits_processor forbid them all"
+            )
+        return token_id
+
+    def _look(self, logits: NDArray[np.float32]) -> int:
+        """A token after all that records or changes logits; -1 if none is left."""
+        greedy(logits)  # refuses those without a largest number
         raw = None if self._num_logprobs is None else Logprobs(logits)
-        if self._changes:
-            logits = self._changed(logits)
-            best = int(np.argmax(logits))
-            if not math.isfinite(logits[best]):
-                raise ValueError(
-                    "sampling: expected at least one token to be left, got none: logit_bias, the "
-                    "grammar and logits_processor forbid them all"
-                )
-        if self._params.temperature < _GREEDY_BELOW:
-            token_id = best
-        else:
-            token_id = self._draw(logits, *self._next_numbers())
-        if raw is not None:
+        token_id = self._choose(self._changed(logits) if self._changes else logits)
+        if raw is not None and token_id >= 0:
             self.logprobs.append(raw.of(token_id, self._num_logprobs or 0))
-        self._accept(token_id)
+        if self._changes and token_id >= 0:  # nothing else looks back
+            self._accept(token_id)
         return token_id
 
     def _changed(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -128,27 +136,34 @@ class Sampler:
             self._constraint.forbid(logits)
         return logits
 
+    def _choose(self, logits: NDArray[np.float32]) -> int:
+        """A token; -1 if the logits hold no largest number."""
+        if self._candidates is None:
+            return argmax(logits)
+        numbers = self._numbers.pop(0) if self._numbers else self._new_numbers()
+        return self._draw(self._candidates, logits, *numbers)
+
     def guess(self, logits: NDArray[np.float32], ahead: int) -> int:
         """What would be chosen ``ahead`` tokens from now if the model had these logits.
 
         It draws with the random number that will be used there, so that a draft model with a
         similar distribution mostly names the very token. The bias, penalties, grammar and
         processor are left out. Changes no later choice.
+
+        Raises:
+            CheckpointError: the logits hold no largest number.
         """
-        if self._params.temperature < _GREEDY_BELOW:
+        if self._candidates is None:
             return greedy(logits)
         while len(self._numbers) <= ahead:
             self._numbers.append(self._new_numbers())
-        return self._draw(logits, *self._numbers[ahead])
+        token_id = self._draw(self._candidates, logits, *self._numbers[ahead])
+        return token_id if token_id >= 0 else greedy(logits)
 
-    def _draw(self, logits: NDArray[np.float32], for_xtc: float, for_draw: float) -> int:
-        ids, weights = candidates(logits, self._params, for_xtc < self._params.xtc_probability)
-        place = draw(weights, for_draw)
-        return int(place if ids is None else ids[place])
-
-    def _next_numbers(self) -> tuple[float, float]:
-        """The random numbers of the next token."""
-        return self._numbers.pop(0) if self._numbers else self._new_numbers()
+    def _draw(
+        self, pick: Candidates, logits: NDArray[np.float32], for_xtc: float, for_draw: float
+    ) -> int:
+        return pick.draw(logits, for_draw, for_xtc < self._params.xtc_probability)
 
     def _new_numbers(self) -> tuple[float, float]:
         """Random numbers of a token: for XTC (1 where it is off), and for the draw."""
@@ -156,15 +171,16 @@ class Sampler:
 
     def _uniform(self) -> float:
         """A multiple of 2^-53 in [0, 1)."""
-        return (int(self._random.random_raw()) >> 11) * 2.0**-53
+        if not self._bits:
+            self._bits = self._random.random_raw(_BITS_AT_ONCE)[::-1].tolist()
+        return (self._bits.pop() >> 11) * 2.0**-53
 
     def _accept(self, token_id: int) -> None:
-        if self._changes:  # nothing else looks back
-            self._history.append(token_id)
-            if self._dry is not None:
-                self._dry.add(self._history.ids)
-            if self._constraint is not None:
-                self._constraint.accept(token_id)
+        self._history.append(token_id)
+        if self._dry is not None:
+            self._dry.add(self._history.ids)
+        if self._constraint is not None:
+            self._constraint.accept(token_id)
 
 
 def greedy(logits: NDArray[np.float32]) -> int:
@@ -173,10 +189,10 @@ def greedy(logits: NDArray[np.float32]) -> int:
     Raises:
         CheckpointError: the logits hold no largest number (NaN, or infinities).
     """
-    token_id = int(np.argmax(logits))
-    if not math.isfinite(logits[token_id]):
+    token_id = argmax(logits)
+    if token_id < 0:
         raise CheckpointError(
-            f"logits: expected a finite largest value, got {logits[token_id]}: the weights "
+            f"logits: expected a finite largest value, got {np.max(logits)}: the weights "
             "overflow with this prompt; check the checkpoint"
         )
     return token_id

@@ -89,6 +89,7 @@ class PyDecoder {
   F32 forward(const std::vector<I32>& token_ids, const std::vector<py::object>& caches,
               const std::string& logits, const std::optional<F32>& out, int64_t top_k,
               int64_t vocab_size);
+  void decode(int32_t token_id, KvCache& cache, F32& out, int64_t top_k, int64_t vocab_size);
 
  private:
   TensorMap tensors(const py::dict& weights) {
@@ -149,6 +150,15 @@ F32 PyDecoder::forward(const std::vector<I32>& token_ids, const std::vector<py::
   return result;
 }
 
+void PyDecoder::decode(int32_t token_id, KvCache& cache, F32& out, int64_t top_k,
+                       int64_t vocab_size) {
+  BITINFER_CHECK(out.ndim() == 1 && out.shape(0) == decoder_.spec().vocab_size,
+                 "out: expected float32 (" << decoder_.spec().vocab_size << ")");
+  float* to = out.mutable_data();
+  py::gil_scoped_release release;
+  decoder_.forward({{&token_id, 1, &cache}}, LogitsRows::kLast, to, {top_k, vocab_size});
+}
+
 py::dict bytes_per_token(const Decoder& decoder, const std::string& kv_dtype) {
   const DecoderWeights& w = decoder.weights();
   const KvLayout layout = decoder.kv_layout(kv_type(kv_dtype));
@@ -181,6 +191,9 @@ void register_model(py::module_& m) {
            "sequence, of all tokens, or none. With top_k, ids that are surely not among the top_k "
            "largest of ids below vocab_size (0: all) may get -inf. On error the caches are as "
            "before.")
+      .def("decode", &PyDecoder::decode, py::arg("token_id"), py::arg("cache"),
+           py::arg("out").noconvert(), py::arg("top_k") = 0, py::arg("vocab_size") = 0,
+           "forward of one token of one sequence, logits to out (vocab_size), without lists.")
       .def(
           "new_cache",
           [](PyDecoder& d, int64_t capacity, const std::string& dtype) {

@@ -12,4 +12,5 @@ PYBIND11_MODULE(_core, m) {
   bitinfer::register_head(m);
   bitinfer::register_ops(m);
   bitinfer::register_model(m);
+  bitinfer::register_sampling(m);
 }

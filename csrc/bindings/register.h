@@ -8,8 +8,9 @@ namespace bitinfer {
 void register_isa(pybind11::module_& m);  // isa rows, GEMV family, self-test, threads
 void register_pack(
     pybind11::module_& m);  // layouts, pack, unpack, validate, checkpoint conversions
-void register_head(pybind11::module_& m);   // planes of a two-plane head
-void register_ops(pybind11::module_& m);    // read bandwidth, deterministic maths
-void register_model(pybind11::module_& m);  // Decoder, KvCache
+void register_head(pybind11::module_& m);      // planes of a two-plane head
+void register_ops(pybind11::module_& m);       // read bandwidth, deterministic maths
+void register_model(pybind11::module_& m);     // Decoder, KvCache
+void register_sampling(pybind11::module_& m);  // logits to the next token
 
 }  // namespace bitinfer

@@ -199,6 +199,8 @@ void FloatSelfTest::check_activations() {
                  [&](const FloatKernels& f, float* y) { f.silu_mul(x.data(), up.data(), kN, y); });
   compare_floats("divide", kN,
                  [&](const FloatKernels& f, float* y) { f.divide(up.data(), 1.7f, kN, y); });
+  compare_floats("block_max", 2,
+                 [&](const FloatKernels& f, float* y) { f.block_max(up.data(), kN, y); });
 }
 
 void FloatSelfTest::check_attention() {

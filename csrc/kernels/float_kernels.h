@@ -24,6 +24,7 @@ constexpr int kNumKvTypes = 3;
 
 constexpr int64_t kKvBlock = 64;       // positions of a KV block
 constexpr int64_t kMaxHeadDim = 1024;  // int32 holds 1024 products of 14 and 7 bits
+constexpr int64_t kMaxBlock = 64;      // values that a maximum of block_max stands for
 constexpr int64_t kMaxQueryRows = 64;  // query rows of one attend_block call
 
 // Keys and values of one kv head for kKvBlock positions, as stored; stride = round_up(head_dim,
@@ -126,6 +127,10 @@ struct FloatKernels {
   void (*divide)(const float* o, float l, int64_t n, float* y);
 
   void (*exp)(const float* x, int64_t n, float* y);
+
+  // maxima[i] = the largest of x[i · kMaxBlock ...], kMaxBlock values or what is left of n; NaN
+  // counts as +inf. n >= 1
+  void (*block_max)(const float* x, int64_t n, float* maxima);
 };
 
 }  // namespace bitinfer

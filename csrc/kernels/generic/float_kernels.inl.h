@@ -83,6 +83,20 @@ inline void exp_row(const float* x, int64_t n, float* y) {
   map_row(n, y, [&](int64_t, auto load) { return exp(load(x)); });
 }
 
+inline void block_max(const float* x, int64_t n, float* maxima) {
+  const F32x16 infinity = set_f32(__builtin_inff());
+  const F32x16 lowest = set_f32(-__builtin_inff());
+  for (int64_t start = 0; start < n; start += kMaxBlock) {
+    const int64_t end = n - start < kMaxBlock ? n : start + kMaxBlock;
+    F32x16 most = lowest;
+    const auto take = [&](F32x16 v) { most = max(select_gt(infinity, v, v, infinity), most); };
+    int64_t i = start;
+    for (; i + 16 <= end; i += 16) take(load_f32(x + i));
+    for (; i < end; ++i) take(set_f32(x[i]));
+    *maxima++ = fold_max(most);
+  }
+}
+
 inline FloatKernels make_float_kernels() {
   FloatKernels f{};
   f.widen = widen;
@@ -108,6 +122,7 @@ inline FloatKernels make_float_kernels() {
   f.join_softmax = join_softmax;
   f.divide = divide;
   f.exp = exp_row;
+  f.block_max = block_max;
   return f;
 }
 
