@@ -23,7 +23,7 @@ from bitinfer.energy import open_energy_counter
 from bitinfer.engine import Engine
 from bitinfer.formats.packed import PACKED_NAME, PackedFile
 from bitinfer.generate import generate_step
-from bitinfer.sampling import greedy
+from bitinfer.sampling import Sampler, SamplingParams
 
 HERE = Path(__file__).resolve().parent
 LOADS = 5  # the first one brings the file into the page cache
@@ -40,7 +40,7 @@ def measure_footprint(folder: Path, threads: int, context_length: int) -> dict[s
         loads.append(time.perf_counter() - start)
     assert engine is not None
     cache = engine.new_cache()
-    steps = generate_step(engine, [0] * 64, cache, greedy)
+    steps = generate_step(engine, [0] * 64, cache, Sampler(SamplingParams()))
     for _ in range(MEASURED_TOKENS):
         next(steps)
     return {

@@ -13,8 +13,9 @@ class StreamingDetokenizer:
     """Text of a growing list of tokens, piece by piece.
 
     The pieces joined are the decoded whole: ``"".join(add(i) for i in ids) + finish()`` equals
-    ``tokenizer.decode(ids)``, and no piece ends inside a UTF-8 character. A window of the last
-    tokens is decoded again for each new one: text that ends in U+FFFD may still change and waits.
+    ``tokenizer.decode(ids)``, and no piece ends inside a UTF-8 character. Most tokens have one text
+    wherever they stand, which the tokenizer remembers. For others a window of the last tokens is
+    decoded again: text that ends in U+FFFD may still change and waits.
 
     Byte-fallback tokens wait until their run ends, for one bad byte turns the whole run into
     U+FFFD. A window that keeps waiting is decoded again only when it has grown by an eighth, so
@@ -33,38 +34,51 @@ class StreamingDetokenizer:
         """
         self._tokenizer = tokenizer
         self._window = self._tail(context)
-        self._known = len(self._decode()) if self._window else 0  # characters given out, in window
         self._start = len(self._window)  # tokens of the window that are given out in full
+        self._known: int | None = None  # characters of these, once counted
+        self._inside = self._count_known() > 0  # whether text stands before
         self._retry = 0
 
     def add(self, token_id: int) -> str:
         """Take one token; return the text that is now certain ("" if it must wait)."""
-        if token_id in self._tokenizer.special_ids:
+        piece = self._tokenizer.piece(token_id)
+        if piece == "":
             return ""
+        if piece is not None and self._inside and len(self._window) == self._start:
+            self._window, self._start, self._known = [token_id], 1, None
+            return piece
         self._window.append(token_id)
-        waiting = len(self._window) - self._start
-        if self._tokenizer.is_byte(token_id) or waiting < self._retry:
-            return ""
-        text = self._decode()
-        if text.endswith(_REPLACEMENT) or len(text) <= self._known:
-            self._retry = waiting + waiting // self._EAGER
-            return ""
-        piece = text[self._known :]
-        del self._window[: self._start]  # the tokens just given out are the context of the next
-        self._start = len(self._window)
-        self._known = len(self._decode())
-        self._retry = 0
-        return piece
+        return "" if self._tokenizer.is_byte(token_id) else self._decode_window()
 
     def finish(self) -> str:
         """Return what still waits; unfinished characters become U+FFFD."""
-        piece = self._decode()[self._known :] if self._window else ""
+        piece = self._decode(self._window)[self._count_known() :]
         self._window.clear()
         self._known = self._start = self._retry = 0
+        self._inside = False
         return piece
 
-    def _decode(self) -> str:
-        return self._tokenizer.decode(self._window)
+    def _decode_window(self) -> str:
+        """The window's text behind what is known, if it is certain."""
+        waiting = len(self._window) - self._start
+        if waiting < self._retry:
+            return ""
+        text, known = self._decode(self._window), self._count_known()
+        if text.endswith(_REPLACEMENT) or len(text) <= known:
+            self._retry = waiting + waiting // self._EAGER
+            return ""
+        del self._window[: self._start]  # the tokens just given out are the context of the next
+        self._start, self._known = len(self._window), None
+        self._inside, self._retry = True, 0
+        return text[known:]
+
+    def _count_known(self) -> int:
+        if self._known is None:
+            self._known = len(self._decode(self._window[: self._start]))
+        return self._known
+
+    def _decode(self, token_ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(token_ids) if token_ids else ""
 
     def _tail(self, context: Sequence[int]) -> list[int]:
         """The last few tokens of ``context`` after its last control token: a text begins there.

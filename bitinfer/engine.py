@@ -214,6 +214,28 @@ class Engine:
             batch, list(caches), logits, top_k=top_k, vocab_size=vocab_size
         )
 
+    def decode(
+        self,
+        token_id: int,
+        cache: KvCache,
+        out: NDArray[np.float32],
+        *,
+        top_k: int = 0,
+        vocab_size: int = 0,
+    ) -> None:
+        """Append one token and write the logits after it to ``out``; the lean form of `forward`.
+
+        Args:
+            token_id: The token.
+            cache: From ``new_cache``; grows by one.
+            out: float32 ``(vocab_size,)``, contiguous.
+            top_k, vocab_size: As in `forward`.
+
+        Raises:
+            ValueError: the cache is full, the id outside the vocabulary, or as in `forward`.
+        """
+        self._decoder.decode(token_id, cache, out, top_k, vocab_size)
+
     def logits(self, token_ids: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.float32]:
         """Logits at every position of a text, float32 ``(T, vocab_size)``; keeps no state.
 

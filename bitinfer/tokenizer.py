@@ -19,6 +19,13 @@ from tokenizers import AddedToken, Tokenizer as _Backend
 from bitinfer.errors import TokenizerError
 from bitinfer.json_file import impostor, read_json_object
 
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+# Decoders that give a token the same text everywhere but at the start and within a character.
+_PLAIN_DECODERS = (
+    ["ByteLevel"],
+    ["Replace", "ByteFallback", "Fuse"],
+    ["Replace", "ByteFallback", "Fuse", "Strip"],
+)
 # Control tokens that end a turn, by name. A template writes one after each reply, but config files
 # often list only the end of a whole text (<|end_of_text|>), and the model would ramble on.
 _END_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|end_of_turn|>", "<|end|>")
@@ -84,6 +91,8 @@ class Tokenizer:
         )
         self._adds_bos = self._decide_bos(settings.get("add_bos_token"))
         self._byte_ids = _byte_fallback_ids(backend)
+        self._pieces: dict[int, str | None] = dict.fromkeys(self.special_ids, "")
+        self._anchor = self._find_anchor()
         self._stand_ins: dict[str, str] = {}  # control token -> text of its stand-in token
         self._stood_for: dict[int, int] = {}  # id of a stand-in -> id of the control token
 
@@ -216,6 +225,15 @@ class Tokenizer:
         """Texts of all control tokens."""
         return tuple(self._control)
 
+    def piece(self, token_id: int) -> str | None:
+        """Text that a token adds behind other text; "" of a control token.
+
+        None where that depends on its neighbours: a part of a character, or an unusual decoder.
+        """
+        if token_id not in self._pieces:
+            self._pieces[token_id] = self._find_piece(token_id)
+        return self._pieces[token_id]
+
     def is_byte(self, token_id: int) -> bool:
         """Whether the id is one byte of a byte-fallback vocabulary, such as "<0xE4>"."""
         return token_id in self._byte_ids
@@ -243,6 +261,20 @@ class Tokenizer:
             return setting
         first = self._backend.encode("", add_special_tokens=True).ids[:1]
         return bool(first == [self.bos_token_id])
+
+    def _find_anchor(self) -> int | None:
+        """A token with text of its own, behind which others show theirs; None: there is none."""
+        if not _decodes_plainly(self._backend):
+            return None
+        ids = (i for i in range(self.vocab_size) if i not in self._byte_ids)
+        texts = ((i, self.decode([i])) for i in ids)
+        return next((i for i, text in texts if text and _REPLACEMENT not in text), None)
+
+    def _find_piece(self, token_id: int) -> str | None:
+        if self._anchor is None or token_id in self._byte_ids:
+            return None
+        piece = self.decode([self._anchor, token_id])[len(self.decode([self._anchor])) :]
+        return piece if piece and _REPLACEMENT not in piece else None
 
     def _text_of(self, token_id: int | None) -> str:
         text = None if token_id is None else self._backend.id_to_token(token_id)
@@ -298,6 +330,16 @@ def _read_backend(path: Path, where: str) -> _Backend:
         raise TokenizerError(
             f"{where}: expected a tokenizer, got text that is none ({reason}): download it again"
         ) from None
+
+
+def _decodes_plainly(backend: _Backend) -> bool:
+    """Whether the decoder is one of ``_PLAIN_DECODERS``."""
+    if backend.decoder is None:
+        return False
+    state = json.loads(backend.decoder.__getstate__())
+    steps = state.get("decoders", [state])
+    plain = [step["type"] for step in steps] in _PLAIN_DECODERS
+    return plain and not any(step.get("stop") for step in steps)  # strips no end
 
 
 def _byte_fallback_ids(backend: _Backend) -> frozenset[int]:

@@ -37,7 +37,7 @@ class ScriptedEngine:
             raise PromptError("token_ids")
         return np.asarray(token_ids, np.int32)
 
-    def forward(self, token_ids, caches, *, logits):
+    def forward(self, token_ids, caches, *, logits="last", top_k=0, vocab_size=0):
         self.calls.append((list(map(int, token_ids[0])), logits))
         caches[0].length += len(token_ids[0])
         if logits == "none":
@@ -45,3 +45,7 @@ class ScriptedEngine:
         row = np.zeros((1, self.vocab_size), np.float32)
         row[0, next(self.script)] = 1
         return row
+
+    def decode(self, token_id, cache, out, *, top_k=0, vocab_size=0) -> None:
+        row = self.forward([[token_id]], [cache], top_k=top_k, vocab_size=vocab_size)
+        out[:] = row[0]

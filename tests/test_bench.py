@@ -169,13 +169,18 @@ def test_a_bad_list_of_numbers_is_a_usage_error(option, value):
 def forwarded(monkeypatch, engine, **options):
     """(cache length before, tokens) of every forward step of a measurement."""
     calls = []
-    forward = Engine.forward
+    forward, decode = Engine.forward, Engine.decode
 
     def counted(self, token_ids, caches, **rest):
         calls.extend((c.length, len(ids)) for ids, c in zip(token_ids, caches, strict=True))
         return forward(self, token_ids, caches, **rest)
 
+    def decoded(self, token_id, cache, out, **rest):
+        calls.append((cache.length, 1))
+        return decode(self, token_id, cache, out, **rest)
+
     monkeypatch.setattr(Engine, "forward", counted)
+    monkeypatch.setattr(Engine, "decode", decoded)
     benchmark.bench(engine, **{"repeats": 1, "warmup": 0, **options})
     monkeypatch.undo()
     return calls

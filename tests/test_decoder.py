@@ -80,6 +80,11 @@ BAD_CALLS: dict[str, tuple[Call, str]] = {
         lambda d, c: d.forward([ONE], [c], top_k=1, vocab_size=102),
         r"vocab_size: expected 0 \(all\) to 101, got 102",
     ),
+    "decode of no token": (lambda d, c: d.decode(101, c, np.empty(101, np.float32)), "got 101"),
+    "decode to a short row": (
+        lambda d, c: d.decode(3, c, np.empty(100, np.float32)),
+        r"out: expected float32 \(101\)",
+    ),
     "unknown rows": (lambda d, c: d.forward([ONE], [c], "some"), "last, all or none, got some"),
     "matrix of tokens": (lambda d, c: d.forward([ONE[:, None]], [c]), "one-dimensional"),
     "trim too long": (lambda d, c: c.trim(3), r"expected 0 to 2 \(the positions in the cache\)"),

@@ -105,6 +105,15 @@ def test_decode_after_prefill_equals_the_whole_at_once(engine):
     assert cache.length == len(IDS)
 
 
+def test_decode_is_forward_of_one_token(engine):
+    whole, row = engine.logits(IDS), np.empty(50, np.float32)
+    cache = engine.new_cache()
+    for token_id, expected in zip(IDS, whole, strict=True):
+        engine.decode(token_id, cache, row)
+        assert np.array_equal(row, expected)
+    assert cache.length == len(IDS)
+
+
 def test_rows_of_a_batch_are_those_of_each_alone(engine):
     caches = [engine.new_cache(), engine.new_cache()]
     together = engine.forward([IDS, IDS[:2]], caches, logits="all")

@@ -16,7 +16,7 @@ from bitinfer.generate import (
     generate_many,
     generate_step,
 )
-from bitinfer.sampling import greedy
+from bitinfer.sampling import Sampler, SamplingParams, greedy
 
 
 def complete(text_or_ids, *, capacity: int = 64, **rules) -> Completion:
@@ -67,6 +67,24 @@ def test_cancelled_generation_runs_the_model_no_more(after) -> None:
 def test_ids_of_padding_rows_are_never_chosen() -> None:
     engine = ScriptedEngine([4000])
     assert next(generate_step(engine, [1], ScriptedCache(9), greedy, vocab_size=3999)) != 4000
+
+
+def test_engine_is_told_how_many_logits_decide() -> None:
+    told = []
+
+    class Telling(ScriptedEngine):
+        def forward(self, token_ids, caches, *, top_k=0, vocab_size=0, **options):
+            told.append((top_k, vocab_size))
+            return super().forward(token_ids, caches, **options)
+
+    engine = Telling([7] * 9)
+    sampler = Sampler(SamplingParams(temperature=1.0, top_k=3, seed=1))
+    steps = generate_step(engine, [1], ScriptedCache(64), sampler, vocab_size=4000)
+    list(itertools.islice(steps, 3))
+    assert told == [(3, 4000)] * 3
+    told.clear()
+    list(itertools.islice(generate_step(engine, [1], ScriptedCache(64), greedy), 2))
+    assert told == [(0, 0)] * 2  # a plain function may look at all
 
 
 @pytest.mark.parametrize("eos", [2, 3])

@@ -18,7 +18,7 @@ import numpy as np
 from bitinfer.energy import EnergyCounter
 from bitinfer.engine import Engine, KvCache
 from bitinfer.generate import generate_many, generate_step
-from bitinfer.sampling import greedy
+from bitinfer.sampling import Sampler, SamplingParams
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,12 @@ def _steps(engine: Engine, cache: KvCache, case: Case) -> Generator[int, None, N
     """The loop itself; each item is one step of every sequence."""
     ids = random_ids(engine, case.prompt or 1)
     if case.batch == 1:
-        steps = generate_step(engine, ids, cache, greedy)
+        steps = generate_step(engine, ids, cache, Sampler(SamplingParams()))
     else:
         replies = [_EndlessReply() for _ in range(case.batch)]
-        steps = generate_many(engine, ids, cache, [greedy] * case.batch, replies)
+        steps = generate_many(
+            engine, ids, cache, [Sampler(SamplingParams()) for _ in replies], replies
+        )
     return cast(Generator[int, None, None], steps)
 
 

@@ -52,7 +52,7 @@ def generate_step(
         engine: Runs the model.
         token_ids: Prompt after what ``cache`` holds; at least one.
         cache: Is appended to: all tokens but the last generated one, once the iterator is closed.
-        choose: Chooses from logits ``(vocab_size,)``.
+        choose: Chooses from logits ``(vocab_size,)``, which the next step may write anew.
         vocab_size: Ids below it may be chosen (an embedding can have padding rows); 0: all.
         cancelled: Asked before each run of the model; when true, the generation ends.
         speculator: Proposes drafts; None: one token is run at a time.
@@ -61,15 +61,57 @@ def generate_step(
         PromptError: ``token_ids`` is empty or holds an id outside the vocabulary.
         ContextLengthError: it does not fit the cache.
     """
+    if speculator is None:
+        return _one_by_one(engine, token_ids, cache, choose, vocab_size, cancelled)
+    return _with_drafts(engine, token_ids, cache, choose, vocab_size, cancelled, speculator)
+
+
+def _one_by_one(
+    engine: Engine,
+    token_ids: Sequence[int],
+    cache: KvCache,
+    choose: ChooseToken,
+    vocab_size: int,
+    cancelled: Callable[[], bool],
+) -> Iterator[int]:
+    """`generate_step` without drafts. A small model's token takes as long as a dozen calls here."""
     pending = _prefill(engine, token_ids, cache, cancelled)
+    if cancelled():
+        return
+    top_k = _most_candidates([choose])
+    row = engine.forward([pending], [cache], top_k=top_k, vocab_size=vocab_size)[0]
+    logits = row[:vocab_size] if vocab_size else row
+    for _ in range(cache.capacity - cache.length):
+        token_id = choose(logits)
+        yield token_id
+        if cancelled():
+            return
+        engine.decode(token_id, cache, row, top_k=top_k, vocab_size=vocab_size)
+    yield choose(logits)
+
+
+def _with_drafts(
+    engine: Engine,
+    token_ids: Sequence[int],
+    cache: KvCache,
+    choose: ChooseToken,
+    vocab_size: int,
+    cancelled: Callable[[], bool],
+    speculator: Speculator,
+) -> Iterator[int]:
+    """`generate_step` with drafts."""
+    pending = _prefill(engine, token_ids, cache, cancelled)
+    top_k = _most_candidates([choose])
     kept = cache.length
     draft: Sequence[int] = ()
     chosen: list[int] = []  # by the last run
     try:
         while not cancelled():
-            rows = engine.forward([pending], [cache], logits="all" if draft else "last")
-            if speculator is not None:
-                speculator.ran()
+            which: Literal["all", "last"] = "all" if draft else "last"
+            rows = engine.forward(
+                [pending], [cache], logits=which, top_k=top_k, vocab_size=vocab_size
+            )
+            speculator.ran()
             kept = cache.length - len(draft)
             for logits, guess in zip_longest(rows, draft):
                 token_id = choose(logits[:vocab_size] if vocab_size else logits)
@@ -81,14 +123,12 @@ def generate_step(
             cache.trim(kept)
             if kept >= cache.capacity:
                 return
-            if speculator is not None:
-                draft = speculator.propose(chosen, cache.capacity - kept - 1)
+            draft = speculator.propose(chosen, cache.capacity - kept - 1)
             pending = np.array([chosen[-1], *draft], dtype=np.int32)
             chosen = []
     finally:
         cache.trim(kept)
-        if speculator is not None:
-            speculator.close(chosen)
+        speculator.close(chosen)
 
 
 def generate_many(
@@ -115,7 +155,9 @@ def generate_many(
         How many replies are still growing, once a step.
     """
     pending = _prefill(engine, token_ids, cache, lambda: False)
-    rows = np.repeat(engine.forward([pending], [cache], logits="last"), len(replies), axis=0)
+    top_k = _most_candidates(chooses)
+    row = engine.forward([pending], [cache], top_k=top_k, vocab_size=vocab_size)
+    rows = np.repeat(row, len(replies), axis=0)
     caches = [cache, *(cache.copy() for _ in replies[1:])]
     active = list(range(len(replies)))
     while active:
@@ -129,7 +171,8 @@ def generate_many(
         yield len(active)
         if active:
             ids = [np.array([tokens[i]], np.int32) for i in active]
-            rows = engine.forward(ids, [caches[i] for i in active], logits="last")
+            running = [caches[i] for i in active]
+            rows = engine.forward(ids, running, top_k=top_k, vocab_size=vocab_size)
 
 
 def _prefill(
@@ -142,6 +185,12 @@ def _prefill(
         engine.forward([pending[:chunk]], [cache], logits="none")
         pending = pending[chunk:]
     return pending
+
+
+def _most_candidates(chooses: Sequence[ChooseToken]) -> int:
+    """How many of the largest logits decide; 0: all may, which a plain function does not tell."""
+    counts = [getattr(choose, "most_candidates", 0) for choose in chooses]
+    return max(counts) if all(counts) else 0
 
 
 def check_prompt(engine: Engine, token_ids: Sequence[int]) -> None:

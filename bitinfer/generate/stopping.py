@@ -42,6 +42,8 @@ class StopStrings:
 
     def add(self, piece: str) -> tuple[str, bool]:
         """Take a piece; return the text that is certain, and whether a stop string is complete."""
+        if not self._stops:
+            return piece, False
         text = self._held + piece
         ends = [(at + len(s), at) for s in self._stops if (at := text.find(s)) >= 0]
         if ends:
