@@ -16,6 +16,7 @@ of the positions, and whether every logit that is among the k largest was int8's
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,7 @@ def main() -> None:
     parser.add_argument("--text", type=Path, metavar="FILE")
     parser.add_argument("--positions", type=int, default=200, help="of the text [200]")
     parser.add_argument("--states", type=int, default=200, help="for the made head [200]")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
     parser.add_argument("--record", action="store_true", help="add a record to records/head")
     options = parser.parse_args()
     runs = on_text(options.model, options.text, options.positions)
@@ -217,6 +219,8 @@ def main() -> None:
             *(f"{run['bytes_of_int8']:.3f}", run["equal"]),
             sep="\t",
         )
+    if options.json:
+        options.json.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
     if options.record:
         facts = machine_facts(HERE)
         print(write_record([{**run, **facts} for run in runs], "head"))

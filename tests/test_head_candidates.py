@@ -1,0 +1,37 @@
+"""benchmarks/head_candidates.py in a short form: planes choose as int8 does on real states."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parent.parent / "benchmarks" / "head_candidates.py"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    out = tmp_path_factory.mktemp("head") / "out.json"
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--positions", "300", "--states", "0", "--json", out],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(out.read_text())
+
+
+def test_the_embedded_model_chooses_the_same_tokens_with_either_head(runs):
+    assert {(run["head"], run["top_k"]) for run in runs} == {
+        (head, k) for head in ("6+2", "5+3") for k in (1, 5, 40, 100)
+    }
+    assert all(run["equal"] and run["positions"] == 300 for run in runs)
+
+
+def test_few_rows_are_in_doubt_where_one_token_is_wanted(runs):
+    for run in runs:
+        if run["top_k"] == 1:
+            assert run["candidates_median"] < run["rows"] / 100
+            assert run["bytes_of_int8"] < 0.8
