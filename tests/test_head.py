@@ -143,6 +143,14 @@ def test_states_of_zeros_or_beyond_all_numbers_give_all_logits(head, norm):
 
 
 @each_head
+def test_logits_beyond_all_numbers_keep_the_promise(head):
+    codes = np.random.default_rng(8).integers(-99, -9, (400, 64)).astype(np.int8)
+    heads = Heads(codes, np.full(400, 3e38), np.ones((400, 64)))
+    assert (heads.logits("int8", 0) == -np.inf).all()
+    check_largest(heads.logits("int8", 0), heads.logits(head, 0, 3), 3, 400)
+
+
+@each_head
 def test_a_state_that_is_not_a_number_keeps_the_promise(head):
     states = np.random.default_rng(6).normal(0, 1, (400, 64))
     states[0, 5], states[1, 5] = np.inf, np.nan

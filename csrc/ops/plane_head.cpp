@@ -190,7 +190,7 @@ PlaneScratch::PlaneScratch(int64_t vocab, int64_t hidden)
     : bounds(static_cast<std::size_t>(kMaxPlaneTokens * 2 * (hidden + 1))),
       order(static_cast<std::size_t>(2 * hidden)),
       group_max(static_cast<std::size_t>(kMaxPlaneTokens * ceil_div(vocab, kGroupRows))),
-      rows(static_cast<std::size_t>(vocab)),
+      rows(static_cast<std::size_t>(vocab + ceil_div(vocab, kMostShare))),  // all after some
       values(static_cast<std::size_t>(ceil_div(vocab, kMostShare))),
       sorted(static_cast<std::size_t>(vocab)) {}
 
