@@ -121,35 +121,44 @@ void gated_gemv(const OpContext& ctx, const QuantizedRows& a, const Linear& gate
   });
 }
 
-// Sums of panel p (kPanelRows rows from p · kPanelRows on) of all M rows into acc (M, kPanelRows);
-// returns the rows that exist.
-int64_t gemm_panel(const OpContext& ctx, const QuantizedRows& a, const PackedTernary& w, int64_t p,
-                   int32_t* acc, uint8_t* scratch) {
-  const int64_t panel_tiles = kPanelRows / layout(w.packing).tile_rows;
-  const int64_t first = p * panel_tiles;
-  const int64_t tiles = std::min(panel_tiles, num_tiles(w.packing, w.n) - first);
-  ctx.kernels->gemm[static_cast<int>(w.packing)](w.data + first * tile_bytes(w.packing, w.k), tiles,
-                                                 num_blocks(w.packing, w.k), a.codes, a.stride,
-                                                 a.sums, a.m, acc, kPanelRows, scratch);
-  return valid_rows(w, p * kPanelRows, kPanelRows);
+// Rows of a GEMM task: of few tokens several panels, so that a kernel call is worth its beginning,
+// unless threads would be left without work.
+int64_t task_rows(const OpContext& ctx, int64_t m, int64_t all_rows) {
+  const int64_t panels = kPanelRows / round_up(std::min(m, kPanelRows), 16);
+  const int64_t share = all_rows / (4 * kPanelRows * ctx.num_threads);
+  return kPanelRows * std::clamp<int64_t>(share, 1, panels);
+}
+
+// Sums of rows [first, first + rows) of w with all M rows of a into acc (M, rows); returns the rows
+// that exist.
+int64_t gemm_rows(const OpContext& ctx, const QuantizedRows& a, const PackedTernary& w,
+                  int64_t first, int64_t rows, int32_t* acc, uint8_t* scratch) {
+  const int64_t tile_rows = layout(w.packing).tile_rows, first_tile = first / tile_rows;
+  const int64_t tiles = std::min(rows / tile_rows, num_tiles(w.packing, w.n) - first_tile);
+  ctx.kernels->gemm[static_cast<int>(w.packing)](
+      w.data + first_tile * tile_bytes(w.packing, w.k), tiles, num_blocks(w.packing, w.k), a.codes,
+      a.stride, a.sums, a.m, acc, rows, scratch);
+  return valid_rows(w, first, rows);
 }
 
 void gemm(const OpContext& ctx, const QuantizedRows& a, const LinearOutput* outputs, int count) {
-  int64_t tasks = 0, bytes = 0;
+  int64_t all_rows = 0, bytes = 0;
   for (int i = 0; i < count; ++i) {
-    tasks += ceil_div(outputs[i].layer->w.n, kPanelRows);
+    all_rows += outputs[i].layer->w.n;
     bytes += weight_bytes(outputs[i].layer->w);
   }
-  parallel_for(ctx.threads_for(bytes * a.m), 0, tasks, 1, [&](int64_t panel, int64_t, int thread) {
+  const int64_t rows = task_rows(ctx, a.m, all_rows);
+  int64_t tasks = 0;
+  for (int i = 0; i < count; ++i) tasks += ceil_div(outputs[i].layer->w.n, rows);
+  parallel_for(ctx.threads_for(bytes * a.m), 0, tasks, 1, [&](int64_t task, int64_t, int thread) {
     ThreadScratch& scratch = (*ctx.scratch)[static_cast<std::size_t>(thread)];
     const LinearOutput* out = outputs;
-    for (int64_t panels; panel >= (panels = ceil_div(out->layer->w.n, kPanelRows)); ++out)
-      panel -= panels;
+    for (int64_t own; task >= (own = ceil_div(out->layer->w.n, rows)); ++out) task -= own;
     int32_t* acc = scratch.acc.data();
-    const int64_t n = gemm_panel(ctx, a, out->layer->w, panel, acc, scratch.gemm.data());
+    const int64_t first = task * rows;
+    const int64_t n = gemm_rows(ctx, a, out->layer->w, first, rows, acc, scratch.gemm.data());
     for (int64_t m = 0; m < a.m; ++m) {
-      epilogue(ctx, *out, acc + m * kPanelRows, panel * kPanelRows, n, a.scales[m],
-               out->y + m * out->y_stride);
+      epilogue(ctx, *out, acc + m * rows, first, n, a.scales[m], out->y + m * out->y_stride);
     }
   });
 }
@@ -158,23 +167,23 @@ void gated_gemm(const OpContext& ctx, const QuantizedRows& a, const Linear& gate
                 HiddenAct act, float* y, int64_t y_stride) {
   const FloatKernels& f32 = ctx.kernels->f32;
   const auto multiply = act == HiddenAct::kRelu2 ? f32.relu2_mul : f32.silu_mul;
-  const int64_t panels = ceil_div(gate.w.n, kPanelRows);
-  parallel_for(
-      ctx.threads_for(2 * weight_bytes(gate.w) * a.m), 0, panels, 1,
-      [&](int64_t p, int64_t, int thread) {
-        ThreadScratch& scratch = (*ctx.scratch)[static_cast<std::size_t>(thread)];
-        int32_t* acc = scratch.acc.data();
-        int32_t* acc_up = acc + a.m * kPanelRows;
-        const int64_t n = gemm_panel(ctx, a, gate.w, p, acc, scratch.gemm.data());
-        gemm_panel(ctx, a, up.w, p, acc_up, scratch.gemm.data());
-        float g[kPanelRows], u[kPanelRows];
-        const int64_t row = p * kPanelRows;
-        for (int64_t m = 0; m < a.m; ++m) {
-          f32.scale(acc + m * kPanelRows, n, a.scales[m], gate.weight_scale, bias_at(gate, row), g);
-          f32.scale(acc_up + m * kPanelRows, n, a.scales[m], up.weight_scale, bias_at(up, row), u);
-          multiply(g, u, n, y + m * y_stride + row);
-        }
-      });
+  const int64_t rows = task_rows(ctx, a.m, gate.w.n);
+  const int threads = ctx.threads_for(2 * weight_bytes(gate.w) * a.m);
+  parallel_for(threads, 0, ceil_div(gate.w.n, rows), 1, [&](int64_t task, int64_t, int thread) {
+    ThreadScratch& scratch = (*ctx.scratch)[static_cast<std::size_t>(thread)];
+    int32_t* acc = scratch.acc.data();
+    int32_t* acc_up = acc + a.m * rows;
+    const int64_t first = task * rows;
+    const int64_t n = gemm_rows(ctx, a, gate.w, first, rows, acc, scratch.gemm.data());
+    gemm_rows(ctx, a, up.w, first, rows, acc_up, scratch.gemm.data());
+    float* g = scratch.row.data();
+    float* u = g + rows;
+    for (int64_t m = 0; m < a.m; ++m) {
+      f32.scale(acc + m * rows, n, a.scales[m], gate.weight_scale, bias_at(gate, first), g);
+      f32.scale(acc_up + m * rows, n, a.scales[m], up.weight_scale, bias_at(up, first), u);
+      multiply(g, u, n, y + m * y_stride + first);
+    }
+  });
 }
 
 }  // namespace

@@ -107,7 +107,7 @@ void ternary_gemm(const KernelTable& table, const TernaryMatmul& job, int num_th
   const int64_t rows = layout(w.packing).tile_rows;
   const int64_t stride = tiles * rows;
   const int64_t grain =
-      std::max<int64_t>(1, std::min(ceil_div(tiles, threads), ceil_div(64, rows)));
+      std::max<int64_t>(1, std::min(ceil_div(tiles, threads), ceil_div(256, rows)));
   AlignedBuffer<uint8_t> scratch(static_cast<std::size_t>(threads * kGemmScratchBytes));
   std::vector<int32_t> acc(static_cast<std::size_t>(job.m * stride));
   parallel_for(threads, 0, tiles, grain, [&](int64_t begin, int64_t end, int thread) {

@@ -1,10 +1,9 @@
-// GEMM micro-kernel on AMX-INT8 tiles, for ternary_gemm.inl.h: 32 tokens x 32 rows of int32 sums in
-// four tiles. A panel's group is a tile of 64 columns x 16 rows as it lies, and so are 16 rows of
-// activations. Fewer than 16 tokens go to the avx512vnni row's kernel. Included inside the amx
+// GEMM micro-kernels on AMX-INT8 tiles, for ternary_gemm.inl.h: a panel's group is a tile of 64
+// columns x 16 rows as it lies, and so are up to 16 rows of activations. Included inside the amx
 // row's anonymous namespace.
 #pragma once
 
-// Tiles 0..3: sums [tokens / 16][rows / 16]; 4, 5: activations; 6, 7: codes.
+// Tiles 0..3: sums; 4, 5: activations, a row a token; 6, 7: codes.
 struct TileConfig {
   uint8_t palette = 1;
   uint8_t start_row = 0;
@@ -12,6 +11,7 @@ struct TileConfig {
   uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
   uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
+constexpr int64_t kTileTokens = 16;
 
 // Pieces of K whose codes, 32 rows, stay in the first-level cache. Whole tiles of 64 columns, as a
 // tile reads past the end of a piece: behind the last one activations are zero.
@@ -25,35 +25,40 @@ static_assert(kTilePieceK<Packing::kT5> % (4 * kLayouts[static_cast<int>(Packing
                   0,
               "whole quads");
 
+// acc[r] = (a_sum ? -*a_sum : acc[r]) + sums[r] for the rows of a group that `exists` names.
+BITINFER_INLINE void store_group(const int32_t* sums, __mmask16 exists, const int32_t* a_sum,
+                                 int32_t* acc) {
+  const __m512i start = a_sum ? _mm512_set1_epi32(-*a_sum) : _mm512_maskz_loadu_epi32(exists, acc);
+  _mm512_mask_storeu_epi32(acc, exists, _mm512_add_epi32(start, load64(sums)));
+}
+BITINFER_INLINE __mmask16 first_rows(int64_t rows) {
+  return static_cast<__mmask16>(rows < kGroupRows ? rows > 0 ? (1u << rows) - 1 : 0u : ~0u);
+}
+
+// 32 or 16 tokens x 32 rows; fewer tokens go to the avx512vnni row's kernel.
 struct TileMicro {
   static constexpr int kGroups = 2;
-  static constexpr int kTokens = 32;
+  static constexpr int kTokens = 2 * kTileTokens;
 
   template <int tokens>
   static BITINFER_INLINE void run(const uint8_t* panel, int64_t group_bytes, int64_t quads,
                                   int rows, const int8_t* a, int64_t a_stride, const int32_t* a_sum,
                                   int32_t* acc, int64_t acc_stride) {
-    if constexpr (tokens < 16) {
+    if constexpr (tokens < kTileTokens) {
       DotMicro::run<tokens>(panel, group_bytes, quads, rows, a, a_stride, a_sum, acc, acc_stride);
     } else {
       multiply<tokens>(panel, group_bytes, quads, a, a_stride);
       alignas(64) int32_t sums[4][16][16];
       _tile_stored(0, sums[0], 64);
       _tile_stored(1, sums[1], 64);
-      if constexpr (tokens == 32) {
+      if constexpr (tokens == kTokens) {
         _tile_stored(2, sums[2], 64);
         _tile_stored(3, sums[3], 64);
       }
-      const uint32_t exists = rows < 32 ? (1u << rows) - 1 : ~0u;
-      const __mmask16 mask[2] = {static_cast<__mmask16>(exists),
-                                 static_cast<__mmask16>(exists >> 16)};
       for (int t = 0; t < tokens; ++t, acc += acc_stride) {
-        for (int v = 0; v < 2; ++v) {
-          int32_t* out = acc + v * kGroupRows;
-          const __m512i start =
-              a_sum ? _mm512_set1_epi32(-a_sum[t]) : _mm512_maskz_loadu_epi32(mask[v], out);
-          const __m512i sum = _mm512_add_epi32(start, load64(sums[t / 16 * 2 + v][t % 16]));
-          _mm512_mask_storeu_epi32(out, mask[v], sum);
+        for (int g = 0; g < kGroups; ++g) {
+          store_group(sums[t / 16 * 2 + g][t % 16], first_rows(rows - g * kGroupRows),
+                      a_sum ? a_sum + t : nullptr, acc + g * kGroupRows);
         }
       }
     }
@@ -72,11 +77,91 @@ struct TileMicro {
       _tile_loadd(4, a + k, a_stride);
       _tile_dpbsud(0, 4, 6);
       _tile_dpbsud(1, 4, 7);
-      if constexpr (tokens == 32) {
-        _tile_loadd(5, a + 16 * a_stride + k, a_stride);
+      if constexpr (tokens == kTokens) {
+        _tile_loadd(5, a + kTileTokens * a_stride + k, a_stride);
         _tile_dpbsud(2, 5, 6);
         _tile_dpbsud(3, 5, 7);
       }
+    }
+  }
+};
+
+// Up to 16 tokens: their sums with all rows of a panel stay in tiles over all of K. While a piece of
+// K is multiplied, the next one is unpacked beside it in the first-level cache.
+template <Packing packing>
+struct FewTokens {
+  using Shape = PanelShape<packing>;
+  static constexpr int kGroups = Shape::kRows / kGroupRows;
+  static constexpr int64_t kPieceK = packing == Packing::kI2   ? 256
+                                     : packing == Packing::kT3 ? 384
+                                                               : 320;
+  static constexpr int64_t kPieceBlocks = kPieceK / Shape::kLayout.block_k;
+  static constexpr int64_t kGroupBytes = kPieceK / 4 * kQuadBytes;
+  static_assert(kPieceK % kTileK == 0 && kPieceK % Shape::kLayout.block_k == 0, "whole tiles");
+
+  static BITINFER_INLINE void multiply(const uint8_t* panel, int64_t columns, const int8_t* a,
+                                       int64_t a_stride) {
+    for (int64_t k = 0; k < columns; k += kTileK, panel += 16 * kQuadBytes) {
+      _tile_loadd(4, a + k, a_stride);
+      _tile_loadd(6, panel, kQuadBytes);
+      _tile_dpbsud(0, 4, 6);
+      _tile_loadd(7, panel + kGroupBytes, kQuadBytes);
+      _tile_dpbsud(1, 4, 7);
+      if constexpr (kGroups == 4) {
+        _tile_loadd(6, panel + 2 * kGroupBytes, kQuadBytes);
+        _tile_dpbsud(2, 4, 6);
+        _tile_loadd(7, panel + 3 * kGroupBytes, kQuadBytes);
+        _tile_dpbsud(3, 4, 7);
+      }
+    }
+  }
+
+  // Sums of one panel.
+  static BITINFER_INLINE void sum(const uint8_t* tile, int64_t num_tiles, int64_t num_blocks,
+                                  const int8_t* a, int64_t a_stride, uint8_t* panels) {
+    const int64_t tile_bytes = num_blocks * Shape::kLayout.block_bytes;
+    const auto unpack = [&](int64_t first, uint8_t* panel) {
+      const int64_t blocks = num_blocks - first < kPieceBlocks ? num_blocks - first : kPieceBlocks;
+      unpack_panel<packing>(tile, num_tiles, tile_bytes, first, blocks, panel, kGroupBytes);
+    };
+    uint8_t* panel = panels;
+    uint8_t* next = panels + Shape::kRows * kPieceK;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    unpack(0, panel);
+    for (int64_t first = 0; first < num_blocks; first += kPieceBlocks, a += kPieceK) {
+      const int64_t left = num_blocks - first;
+      if (left > kPieceBlocks) unpack(first + kPieceBlocks, next);
+      multiply(panel, left < kPieceBlocks ? left * Shape::kLayout.block_k : kPieceK, a, a_stride);
+      uint8_t* const done = panel;
+      panel = next;
+      next = done;
+    }
+  }
+
+  static BITINFER_INLINE void run(const uint8_t* tiles, int64_t num_tiles, int64_t num_blocks,
+                                  const int8_t* a, int64_t a_stride, const int32_t* a_sum,
+                                  int64_t m, int32_t* acc, int64_t acc_stride, uint8_t* scratch) {
+    const int64_t tile_bytes = num_blocks * Shape::kLayout.block_bytes;
+    for (; num_tiles > 0; num_tiles -= Shape::kTiles) {
+      const int64_t here = num_tiles < Shape::kTiles ? num_tiles : Shape::kTiles;
+      sum(tiles, here, num_blocks, a, a_stride, scratch);
+      alignas(64) int32_t sums[4][16][16];
+      _tile_stored(0, sums[0], 64);
+      _tile_stored(1, sums[1], 64);
+      _tile_stored(2, sums[2], 64);
+      _tile_stored(3, sums[3], 64);
+      const int64_t rows = here * Shape::kLayout.tile_rows;
+      for (int64_t t = 0; t < m; ++t) {
+        for (int g = 0; g < kGroups; ++g) {
+          store_group(sums[g][t], first_rows(rows - g * kGroupRows), a_sum + t,
+                      acc + t * acc_stride + g * kGroupRows);
+        }
+      }
+      tiles += Shape::kTiles * tile_bytes;
+      acc += Shape::kRows;
     }
   }
 };
@@ -86,13 +171,16 @@ BITINFER_SYMBOL void ternary_gemm_i8(const uint8_t* tiles, int64_t num_tiles, in
                                      const int8_t* a, int64_t a_stride, const int32_t* a_sum,
                                      int64_t m, int32_t* acc, int64_t acc_stride,
                                      uint8_t* scratch) {
-  if (m < 16) {
-    return gemm<packing, DotMicro>(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc,
-                                   acc_stride, scratch, kGemmPieceK);
+  TileConfig config;
+  if (m <= kTileTokens) {
+    for (int tile = 0; tile < 5; ++tile) config.rows[tile] = static_cast<uint8_t>(m);
+    _tile_loadconfig(&config);
+    FewTokens<packing>::run(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc, acc_stride,
+                            scratch);
+  } else {
+    _tile_loadconfig(&config);
+    gemm<packing, TileMicro>(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc, acc_stride,
+                             scratch, kTilePieceK<packing>);
   }
-  const TileConfig config;
-  _tile_loadconfig(&config);
-  gemm<packing, TileMicro>(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc, acc_stride,
-                           scratch, kTilePieceK<packing>);
   _tile_release();
 }

@@ -1,59 +1,83 @@
-// t5 tiles to panels of codes (unpack_panel.inl.h) by 128-entry table look-ups: the index ignores
-// bit 7, which as a mask turns a code c into 2 - c. Included inside the anonymous namespace of a
-// row.
+// t5 tiles to panels of codes (unpack_panel.inl.h): 4 K-blocks are 20 columns, 5 quads. Included
+// inside the anonymous namespace of a row.
+//
+// A 128-entry look-up turns each packed byte into the codes of those of its trits that belong to
+// one quad, 2 bits each, so a quad takes one look-up or two; the index ignores bit 7, which as a
+// mask turns every code c into 2 - c. vpmultishiftqb then spreads the 4 codes of a row over 4 bytes.
 #pragma once
 
-struct T5Codes {
-  alignas(64) uint8_t digit[5][128];
+// Trits [first, first + count) of K-block `block` are the codes from `place` on of quad `quad`.
+struct T5Part {
+  int block, first, count, quad, place;
+};
+constexpr int kT5Parts = 8;
+constexpr T5Part kT5PartList[kT5Parts] = {{0, 0, 4, 0, 0}, {0, 4, 1, 1, 0}, {1, 0, 3, 1, 1},
+                                          {1, 3, 2, 2, 0}, {2, 0, 2, 2, 2}, {2, 2, 3, 3, 0},
+                                          {3, 0, 1, 3, 3}, {3, 1, 4, 4, 0}};
+constexpr int kT5Quads = 5;
+
+struct T5Unpack {
+  alignas(64) uint8_t codes[kT5Parts][128];  // of magnitudes 0..121
+  uint8_t twos[kT5Parts];                    // code 2 in every place of the part
+  alignas(64) uint8_t row[64];               // row that byte i is to hold
+  alignas(64) uint8_t shift[4][64];          // bits down to the code of each byte of a group
 };
 
-// The codes of the 5 trits of magnitudes 0..121: the base-3 digits of 121 + m, highest first.
-constexpr T5Codes make_t5_codes() {
-  T5Codes t{};
-  for (int m = 0; m < 122; ++m) {
-    for (int i = 4, u = 121 + m; i >= 0; --i, u /= 3) t.digit[i][m] = static_cast<uint8_t>(u % 3);
+constexpr T5Unpack make_t5_unpack() {
+  T5Unpack t{};
+  for (int p = 0; p < kT5Parts; ++p) {
+    const T5Part& part = kT5PartList[p];
+    for (int m = 0; m < 122; ++m) {
+      int digits[5] = {};  // base 3 of 121 + m, highest first
+      for (int i = 4, u = 121 + m; i >= 0; --i, u /= 3) digits[i] = u % 3;
+      int byte = 0;
+      for (int i = 0; i < part.count; ++i) byte |= digits[part.first + i] << 2 * (part.place + i);
+      t.codes[p][m] = static_cast<uint8_t>(byte);
+    }
+    for (int i = 0; i < part.count; ++i)
+      t.twos[p] = static_cast<uint8_t>(t.twos[p] | 2 << 2 * (part.place + i));
+  }
+  for (int i = 0; i < 64; ++i) {  // byte 2 g + e of qword z: row 16 g + 2 z + e, as a group wants it
+    const int z = i / 8, g = i % 8 / 2, e = i % 2;
+    t.row[i] = static_cast<uint8_t>(16 * g + 2 * z + e);
+    for (int group = 0; group < 4; ++group) {  // here i is 4 r + place of a row r of the group
+      const int r = i / 4, place = i % 4;
+      t.shift[group][i] = static_cast<uint8_t>(8 * (2 * group + r % 2) + 2 * place);
+    }
   }
   return t;
 }
-constexpr T5Codes kT5Codes = make_t5_codes();
+constexpr T5Unpack kT5Unpack = make_t5_unpack();
 
-// Codes of 4 columns (planes) of 64 rows to a quad of four groups.
-BITINFER_INLINE void store_quad_64(const __m512i* plane, uint8_t* quad, int64_t group_bytes) {
-  const __m512i low01 = _mm512_unpacklo_epi8(plane[0], plane[1]);
-  const __m512i low23 = _mm512_unpacklo_epi8(plane[2], plane[3]);
-  const __m512i high01 = _mm512_unpackhi_epi8(plane[0], plane[1]);
-  const __m512i high23 = _mm512_unpackhi_epi8(plane[2], plane[3]);
-  // x[i]: rows 4 i .. 4 i + 3 of every group, a 128-bit lane each; then transposed.
-  const __m512i x[4] = {_mm512_unpacklo_epi16(low01, low23), _mm512_unpackhi_epi16(low01, low23),
-                        _mm512_unpacklo_epi16(high01, high23),
-                        _mm512_unpackhi_epi16(high01, high23)};
-  const __m512i front[2] = {_mm512_shuffle_i32x4(x[0], x[1], 0x44),
-                            _mm512_shuffle_i32x4(x[2], x[3], 0x44)};
-  const __m512i back[2] = {_mm512_shuffle_i32x4(x[0], x[1], 0xee),
-                           _mm512_shuffle_i32x4(x[2], x[3], 0xee)};
-  _mm512_storeu_si512(quad, _mm512_shuffle_i32x4(front[0], front[1], 0x88));
-  _mm512_storeu_si512(quad + group_bytes, _mm512_shuffle_i32x4(front[0], front[1], 0xdd));
-  _mm512_storeu_si512(quad + 2 * group_bytes, _mm512_shuffle_i32x4(back[0], back[1], 0x88));
-  _mm512_storeu_si512(quad + 3 * group_bytes, _mm512_shuffle_i32x4(back[0], back[1], 0xdd));
-}
-
-// One tile (64 rows), 4 K-blocks = 5 quads at a time; columns beyond the last block get any codes
-// (their activations are zero).
+// One tile (64 rows); columns beyond the last block get any codes (their activations are zero).
 BITINFER_INLINE void unpack_t5(const uint8_t* tile, int64_t num_blocks, uint8_t* panel,
                                int64_t group_bytes) {
-  const __m512i two = _mm512_set1_epi8(2);
-  for (int64_t b = 0; b < num_blocks; b += 4, tile += 4 * 64, panel += 5 * kQuadBytes) {
+  const T5Unpack& t = kT5Unpack;
+  const __m512i row = load64(t.row);
+  for (int64_t b = 0; b < num_blocks; b += 4, tile += 4 * 64) {
     const int blocks = num_blocks - b < 4 ? static_cast<int>(num_blocks - b) : 4;
-    __m512i plane[20];
+    __m512i packed[4];
     for (int i = 0; i < 4; ++i) {
-      const __m512i packed = load64(tile + 64 * (i < blocks ? i : 0));
-      const __mmask64 minus = _mm512_movepi8_mask(packed);
-      for (int d = 0; d < 5; ++d) {
-        const uint8_t* digits = kT5Codes.digit[d];
-        const __m512i c = _mm512_permutex2var_epi8(load64(digits), packed, load64(digits + 64));
-        plane[5 * i + d] = _mm512_mask_sub_epi8(c, minus, two, c);
+      const uint8_t* block = tile + 64 * (i < blocks ? i : 0);
+      prefetch(block + kPrefetchAhead);
+      packed[i] = _mm512_permutexvar_epi8(row, load64(block));
+    }
+    __m512i quad[kT5Quads];
+#pragma GCC unroll 8
+    for (int p = 0; p < kT5Parts; ++p) {
+      const T5Part& part = kT5PartList[p];
+      const __m512i bytes = packed[part.block];
+      const __m512i c = _mm512_permutex2var_epi8(load64(t.codes[p]), bytes, load64(t.codes[p] + 64));
+      const __m512i twos = _mm512_set1_epi8(static_cast<char>(t.twos[p]));
+      const __m512i codes = _mm512_mask_sub_epi8(c, _mm512_movepi8_mask(bytes), twos, c);
+      quad[part.quad] = part.place == 0 ? codes : _mm512_or_si512(quad[part.quad], codes);
+    }
+    for (int q = 0; q < kT5Quads; ++q, panel += kQuadBytes) {
+      for (int g = 0; g < 4; ++g) {
+        const __m512i codes = _mm512_multishift_epi64_epi8(load64(t.shift[g]), quad[q]);
+        _mm512_storeu_si512(panel + g * group_bytes,
+                            _mm512_and_si512(codes, _mm512_set1_epi8(3)));
       }
     }
-    for (int q = 0; q < 5; ++q) store_quad_64(plane + 4 * q, panel + q * kQuadBytes, group_bytes);
   }
 }
