@@ -50,9 +50,9 @@ def sums(codes: NDArray[np.int8], weights: NDArray[np.int8]) -> NDArray[np.int32
 
 
 def activation_bytes(k: int) -> int:
-    """Bytes of a row of codes: whole blocks of every packing, then whole 64-byte lines."""
+    """Bytes of a row of codes: whole blocks of every packing and tile, then 64-byte lines."""
     blocks = [layout["block_k"] for layout in LAYOUTS.values()]
-    return max(-(-(-(-k // b) * b) // 64) * 64 for b in [*blocks, 64])
+    return max(-(-(-(-k // b) * b) // 64) * 64 for b in [*blocks, 60])
 
 
 def tile_counts(packing: str) -> list[int]:

@@ -54,10 +54,12 @@ constexpr int64_t packed_bytes(Packing p, int64_t n, int64_t k) {
   return round_up(num_tiles(p, n) * tile_bytes(p, k), kPackedAlign);
 }
 
+constexpr int64_t kTileColumns = 60;  // of t5 codes that the amx row multiplies at once
+
 // Bytes of an int8 activation row of K columns: enough zeros behind it for every packing's last
-// block and for 64-byte loads, so that one quantized row serves all kernels.
+// block, for 64-byte loads and whole tiles, so that one quantized row serves all kernels.
 constexpr int64_t activation_bytes(int64_t k) {
-  int64_t most = round_up(k, 64);
+  int64_t most = round_up(round_up(k, kTileColumns), 64);
   for (const PackedLayout& l : kLayouts) {
     const int64_t padded = round_up(round_up(k, l.block_k), 64);
     most = padded > most ? padded : most;

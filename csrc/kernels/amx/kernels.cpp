@@ -46,6 +46,7 @@ KernelTable make_kernel_table() {
   table.gemm[static_cast<int>(Packing::kI2)] = ternary_gemm_i8<Packing::kI2>;
   table.gemm[static_cast<int>(Packing::kT3)] = ternary_gemm_i8<Packing::kT3>;
   table.gemm[static_cast<int>(Packing::kT5)] = ternary_gemm_i8<Packing::kT5>;
+  table.gemv_tokens[static_cast<int>(Packing::kT5)] = 2;
   return table;
 }
 

@@ -93,15 +93,16 @@ struct FewTokens {
   using Shape = PanelShape<packing>;
   static constexpr int kGroups = Shape::kRows / kGroupRows;
   static constexpr int64_t kPieceK = packing == Packing::kI2   ? 256
-                                     : packing == Packing::kT3 ? 384
-                                                               : 320;
+                                     : packing == Packing::kT3 ? 192
+                                                               : kTileColumns;
+  static constexpr int64_t kColumns = packing == Packing::kT5 ? kTileColumns : kTileK;  // of a tile
   static constexpr int64_t kPieceBlocks = kPieceK / Shape::kLayout.block_k;
   static constexpr int64_t kGroupBytes = kPieceK / 4 * kQuadBytes;
-  static_assert(kPieceK % kTileK == 0 && kPieceK % Shape::kLayout.block_k == 0, "whole tiles");
+  static_assert(kPieceK % kColumns == 0 && kPieceK % Shape::kLayout.block_k == 0, "whole tiles");
 
   static BITINFER_INLINE void multiply(const uint8_t* panel, int64_t columns, const int8_t* a,
                                        int64_t a_stride) {
-    for (int64_t k = 0; k < columns; k += kTileK, panel += 16 * kQuadBytes) {
+    for (int64_t k = 0; k < columns; k += kColumns, panel += kColumns / 4 * kQuadBytes) {
       _tile_loadd(4, a + k, a_stride);
       _tile_loadd(6, panel, kQuadBytes);
       _tile_dpbsud(0, 4, 6);
@@ -173,7 +174,10 @@ BITINFER_SYMBOL void ternary_gemm_i8(const uint8_t* tiles, int64_t num_tiles, in
                                      uint8_t* scratch) {
   TileConfig config;
   if (m <= kTileTokens) {
+    constexpr int64_t kColumns = FewTokens<packing>::kColumns;
     for (int tile = 0; tile < 5; ++tile) config.rows[tile] = static_cast<uint8_t>(m);
+    config.row_bytes[4] = kColumns;
+    config.rows[6] = config.rows[7] = kColumns / 4;
     _tile_loadconfig(&config);
     FewTokens<packing>::run(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc, acc_stride,
                             scratch);
