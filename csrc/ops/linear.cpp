@@ -135,9 +135,9 @@ int64_t gemm_rows(const OpContext& ctx, const QuantizedRows& a, const PackedTern
                   int64_t first, int64_t rows, int32_t* acc, uint8_t* scratch) {
   const int64_t tile_rows = layout(w.packing).tile_rows, first_tile = first / tile_rows;
   const int64_t tiles = std::min(rows / tile_rows, num_tiles(w.packing, w.n) - first_tile);
-  ctx.kernels->gemm[static_cast<int>(w.packing)](
-      w.data + first_tile * tile_bytes(w.packing, w.k), tiles, num_blocks(w.packing, w.k), a.codes,
-      a.stride, a.sums, a.m, acc, rows, scratch);
+  ctx.kernels->gemm[static_cast<int>(w.packing)](w.data + first_tile * tile_bytes(w.packing, w.k),
+                                                 tiles, num_blocks(w.packing, w.k), a.codes,
+                                                 a.stride, a.sums, a.m, acc, rows, scratch);
   return valid_rows(w, first, rows);
 }
 

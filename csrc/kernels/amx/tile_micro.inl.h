@@ -86,15 +86,15 @@ struct TileMicro {
   }
 };
 
-// Up to 16 tokens: their sums with all rows of a panel stay in tiles over all of K. While a piece of
-// K is multiplied, the next one is unpacked beside it in the first-level cache.
+// Up to 16 tokens: their sums with all rows of a panel stay in tiles over all of K. While a piece
+// of K is multiplied, the next one is unpacked beside it in the first-level cache.
 template <Packing packing>
 struct FewTokens {
   using Shape = PanelShape<packing>;
   static constexpr int kGroups = Shape::kRows / kGroupRows;
   static constexpr int64_t kPieceK = packing == Packing::kI2   ? 256
                                      : packing == Packing::kT3 ? 192
-                                                               : kTileColumns;
+                                                               : 240;
   static constexpr int64_t kColumns = packing == Packing::kT5 ? kTileColumns : kTileK;  // of a tile
   static constexpr int64_t kPieceBlocks = kPieceK / Shape::kLayout.block_k;
   static constexpr int64_t kGroupBytes = kPieceK / 4 * kQuadBytes;

@@ -3,7 +3,8 @@
 //
 // A 128-entry look-up turns each packed byte into the codes of those of its trits that belong to
 // one quad, 2 bits each, so a quad takes one look-up or two; the index ignores bit 7, which as a
-// mask turns every code c into 2 - c. vpmultishiftqb then spreads the 4 codes of a row over 4 bytes.
+// mask turns every code c into 2 - c. vpmultishiftqb then spreads the 4 codes of a row over 4
+// bytes.
 #pragma once
 
 // Trits [first, first + count) of K-block `block` are the codes from `place` on of quad `quad`.
@@ -37,7 +38,8 @@ constexpr T5Unpack make_t5_unpack() {
     for (int i = 0; i < part.count; ++i)
       t.twos[p] = static_cast<uint8_t>(t.twos[p] | 2 << 2 * (part.place + i));
   }
-  for (int i = 0; i < 64; ++i) {  // byte 2 g + e of qword z: row 16 g + 2 z + e, as a group wants it
+  for (int i = 0; i < 64;
+       ++i) {  // byte 2 g + e of qword z: row 16 g + 2 z + e, as a group wants it
     const int z = i / 8, g = i % 8 / 2, e = i % 2;
     t.row[i] = static_cast<uint8_t>(16 * g + 2 * z + e);
     for (int group = 0; group < 4; ++group) {  // here i is 4 r + place of a row r of the group
@@ -67,7 +69,8 @@ BITINFER_INLINE void unpack_t5(const uint8_t* tile, int64_t num_blocks, uint8_t*
     for (int p = 0; p < kT5Parts; ++p) {
       const T5Part& part = kT5PartList[p];
       const __m512i bytes = packed[part.block];
-      const __m512i c = _mm512_permutex2var_epi8(load64(t.codes[p]), bytes, load64(t.codes[p] + 64));
+      const __m512i c =
+          _mm512_permutex2var_epi8(load64(t.codes[p]), bytes, load64(t.codes[p] + 64));
       const __m512i twos = _mm512_set1_epi8(static_cast<char>(t.twos[p]));
       const __m512i codes = _mm512_mask_sub_epi8(c, _mm512_movepi8_mask(bytes), twos, c);
       quad[part.quad] = part.place == 0 ? codes : _mm512_or_si512(quad[part.quad], codes);
@@ -75,8 +78,7 @@ BITINFER_INLINE void unpack_t5(const uint8_t* tile, int64_t num_blocks, uint8_t*
     for (int q = 0; q < kT5Quads; ++q, panel += kQuadBytes) {
       for (int g = 0; g < 4; ++g) {
         const __m512i codes = _mm512_multishift_epi64_epi8(load64(t.shift[g]), quad[q]);
-        _mm512_storeu_si512(panel + g * group_bytes,
-                            _mm512_and_si512(codes, _mm512_set1_epi8(3)));
+        _mm512_storeu_si512(panel + g * group_bytes, _mm512_and_si512(codes, _mm512_set1_epi8(3)));
       }
     }
   }
