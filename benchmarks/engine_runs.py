@@ -6,9 +6,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 from turns import Run
 
-from bitinfer import _core
+from bitinfer import _core, runtime
 from bitinfer.bench import Roofline
 from bitinfer.bench.bytes_read import decode_bytes
 from bitinfer.bench.cases import Case, Runs, fill, random_ids, run
@@ -25,6 +26,12 @@ def row(isa: str | None) -> Iterator[None]:
         yield
     finally:
         _core.set_isa(before)
+
+
+def default_packing(isa: str) -> str:
+    """The packing that is the fastest on a row by the records."""
+    with row(isa):
+        return runtime.auto_packing()
 
 
 def generation(engine: Engine, threads: int, case: Case, depth: int = 0, isa: str = "") -> Run:
@@ -72,3 +79,22 @@ def allowed(engine: Engine, threads: int, case: Case) -> Run:
         return line.gb_per_s * 1e9 / read
 
     return once
+
+
+def products(shape: tuple[int, int], packing: str, tokens: int, threads: int, isa: str) -> Run:
+    """10^9 products/s of a random matrix, packed, times so many vectors of activations."""
+    (n, k), random = shape, np.random.default_rng(0)
+    packed = _core.pack(random.integers(-1, 2, (n, k), np.int8), packing)
+    codes = random.integers(-127, 128, (tokens, k), np.int8)
+
+    def once() -> float:
+        start = time.perf_counter()
+        _core.ternary_gemm(packed, packing, n, k, codes, isa, threads)
+        return n * k * tokens / (time.perf_counter() - start) / 1e9
+
+    return once
+
+
+def multiply_peak(isa: str, threads: int) -> float:
+    """10^9 products/s of a row that reads no memory."""
+    return _core.multiply_peak(isa, threads) / 1e9

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from engine_runs import allowed, forwards, generation, row
+from engine_runs import allowed, default_packing, forwards, generation, multiply_peak, products
 from gguf_model import EMBEDDING_TYPES, write_gguf
+from idle_neurons import idle_engine
 from llama import Llama
 from random_model import Shape, write_random_model
 from reach_lines import Group, Line
@@ -20,6 +21,8 @@ from bitinfer.bench.cases import Case
 from bitinfer.engine import Engine
 
 PREFILL_ROWS = {"amx": 12.0, "avx512vnni": 4.5, "avxvnni": 2.0, "avx2": 1.6}  # row -> target
+GEMM_ROWS = {"amx": 0.3, "avx512vnni": 0.6, "avxvnni": 0.6, "avx2": 0.6}
+GATE_DENSITY, DOWN_DENSITY = 0.3, 0.2  # of tales-6m
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,15 @@ class Bed:
     def engine(self, **options: str) -> Engine:
         """The model in huge pages, and with other options of `Engine.load`."""
         return Engine.load(self._model(), **{"packing": "t5", "weights": "copy", **options})
+
+    def idle_engine(self, **options: str) -> Engine:
+        """The same with neurons that idle (``idle_neurons.py``)."""
+        return idle_engine(self._model(), GATE_DENSITY, DOWN_DENSITY, **options)
+
+    @property
+    def up_shape(self) -> tuple[int, int]:
+        """Rows and columns of ``up_proj``."""
+        return self._shape.config["intermediate_size"], self._shape.config["hidden_size"]
 
     def peer(self, threads: int) -> dict[str, Callable[[int, int], float]]:
         """llama.cpp's TQ2_0 with each type of embedding: name to tokens/s of a test."""
@@ -138,6 +150,44 @@ def heads(bed: Bed) -> Group:
     return Group("tokens/s", runs, lines)
 
 
+def sparse(bed: Bed) -> Group:
+    """Decode with idle neurons skipped, at the densities of the real model in `bitinfer.models`."""
+    case = Case(0, bed.sizes.generated)
+    settings = {
+        "dense": ("int8", "dense"),
+        "dense, 5+3 head": ("5+3", "dense"),
+        "sparse, 5+3 head": ("5+3", "sparse"),
+    }
+    runs = {
+        name: generation(bed.idle_engine(head=head, ffn=ffn), bed.threads, case)
+        for name, (head, ffn) in settings.items()
+    }
+    peers = bed.peer(bed.threads)
+    runs |= {name: partial(rate, 0, case.generated) for name, rate in peers.items()}
+    *_, best = settings
+    lines = [
+        Line(f"decode, {best}, by dense", best, ("dense",), 1.4),
+        Line(f"decode, {best}, by the peer", best, tuple(peers), 4.2),
+        Line(f"decode, {best}, by dense with it", best, ("dense, 5+3 head",)),
+    ]
+    return Group("tokens/s", runs, lines)
+
+
+def gemm(bed: Bed) -> Group:
+    """The GEMM alone, by a loop of its instructions that stays in registers."""
+    runs: dict[str, Run] = {}
+    lines = []
+    for isa, target in GEMM_ROWS.items():
+        if isa in runtime.available_isas():
+            packing = default_packing(isa)
+            runs[isa] = products(bed.up_shape, packing, bed.sizes.prompt, bed.threads, isa)
+            peak = f"{isa}, registers only"
+            runs[peak] = partial(multiply_peak, isa, bed.threads)
+            text = f"GEMM of {bed.sizes.prompt} tokens ({packing}) by registers only, {isa}"
+            lines.append(Line(text, isa, (peak,), target))
+    return Group("10^9 products/s", runs, lines)
+
+
 def prefill(bed: Bed) -> Group:
     """Against the peer, on each row with the packing that is its default."""
     case = Case(bed.sizes.prompt, 0)
@@ -146,8 +196,7 @@ def prefill(bed: Bed) -> Group:
     peer, rate = next(iter(bed.peer(bed.threads).items()))  # a prompt hardly reads the embedding
     for isa, target in PREFILL_ROWS.items():
         if isa in runtime.available_isas():
-            with row(isa):
-                packing = runtime.auto_packing()
+            packing = default_packing(isa)
             name = f"{isa} ({packing})"
             runs[name] = generation(bed.engine(packing=packing), bed.threads, case, 0, isa)
             lines.append(Line(f"prefill({case.prompt}) by the peer, {isa}", name, (peer,), target))
@@ -203,5 +252,5 @@ def _scaled(once: Run, factor: float) -> Run:
 
 GROUPS: dict[str, Callable[[Bed], Group]] = {
     function.__name__: function
-    for function in (decode, single, gemv, heads, prefill, context, batches, verify)
+    for function in (decode, single, gemv, heads, sparse, prefill, gemm, context, batches, verify)
 }

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench_model import HERE
-from engine_runs import row
+from engine_runs import default_packing, row
 from random_model import write_random_model
 from scaling_cells import GENERATED, PROMPT, Cell, cells, study_shape
 
@@ -77,12 +77,6 @@ def _load(shape: str, work: Path, packing: str) -> Engine:
     return Engine.load(model_of(shape, work), packing=packing, weights="copy")
 
 
-def packing_of(isa: str) -> str:
-    """The packing that is the default on a row."""
-    with row(isa):
-        return runtime.auto_packing()
-
-
 def run(wanted: list[Cell], path: Path, work: Path, seconds: float, keep: bool) -> int:
     """Measure cells until the time is over; how many are left."""
     started, left = time.monotonic(), len(wanted)
@@ -92,7 +86,7 @@ def run(wanted: list[Cell], path: Path, work: Path, seconds: float, keep: bool) 
         for cell in of_shape:
             if time.monotonic() - started > seconds:
                 return left
-            record = measure(cell, load(packing_of(cell.isa)))
+            record = measure(cell, load(default_packing(cell.isa)))
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"cell": cell.name, **record.to_json()}) + "\n")
             left -= 1
