@@ -57,6 +57,26 @@ void results_of_one_job_are_seen_by_the_next() {
   for (const int64_t v : values) EXPECT(v == 2001, "a value of %d", static_cast<int>(v));
 }
 
+// A core so slow that it is still in its first chunk when all others are done: the other threads
+// must have taken its share. Counted, not timed; were a share kept for its thread, this would never
+// end.
+void a_slow_core_holds_nobody_back() {
+  constexpr int kChunks = 64;
+  for (const int threads : {2, 4}) {
+    for (const int slow : {0, 1}) {
+      std::atomic<int> done{0}, of_slow{0};
+      parallel_for(threads, 0, kChunks, 1, [&](int64_t, int64_t, int thread) {
+        if (thread == slow && ++of_slow == 1) {
+          while (done < kChunks - 1) std::this_thread::yield();
+        }
+        ++done;
+      });
+      EXPECT(done == kChunks, "%d chunks", done.load());
+      EXPECT(of_slow <= 1, "the slow thread %d ran %d chunks", slow, of_slow.load());
+    }
+  }
+}
+
 void concurrent_callers_queue() {
   std::vector<std::thread> callers;
   std::vector<int64_t> sums(4, 0);
@@ -110,6 +130,7 @@ void a_forked_child_has_a_pool_of_its_own() {
 int main() {
   every_index_runs_once();
   results_of_one_job_are_seen_by_the_next();
+  a_slow_core_holds_nobody_back();
   concurrent_callers_queue();
   chunks_keep_subnormals();
 #if !defined(__SANITIZE_THREAD__)
