@@ -12,7 +12,7 @@ from bitinfer.engine import Engine, KvCache
 
 _RUN_S = 0.25  # about what a run of the first candidate takes
 _LEAST_TOKENS, _MOST_TOKENS = 2, 64  # of a run
-_CLEARLY_SLOW = 1.3  # so many times slower than the best in its first runs: it is out
+_CLEARLY_SLOW = 1.5  # so many times slower than the best in its first runs: it is out
 _FIRST_RUNS = 2
 _NO_COUNTER = NoCounter("not asked for")
 
@@ -55,7 +55,7 @@ def race(
     """Run all candidates once in each round; those clearly slow only at first.
 
     Args:
-        candidates: At least one; the first sets how many tokens a run has.
+        candidates: At least one; the first sets how many tokens a run has, and stays in the race.
         engine_of: The loaded model that a candidate runs on; its threads and GEMV are changed.
         rounds: Counted runs of each.
         tick: Called after each round, ``rounds`` + 1 times.
@@ -86,7 +86,7 @@ def race(
         rate(trial.candidate, 1)
         trial.rates = [rate(trial.candidate, tokens) for _ in range(_FIRST_RUNS)]
     best = max(max(trial.rates) for trial in trials)
-    for trial in trials:
+    for trial in trials[1:]:
         trial.in_race = max(trial.rates) * _CLEARLY_SLOW >= best
     running = [trial for trial in trials if trial.in_race]
     for trial in running:

@@ -136,8 +136,6 @@ def fastest(trials: Sequence[Trial]) -> tuple[Candidate, float, int]:
     default = trials[0]
     running = [trial for trial in trials if trial.in_race]
     best = max(running, key=lambda trial: trial.tokens_per_s)
-    if not default.in_race:
-        return best.candidate, best.tokens_per_s / default.tokens_per_s, len(best.rates)
     gain = _ratio(best, default)
     wins = sum(a > b for a, b in zip(best.rates, default.rates, strict=True))
     if gain < _GAIN or wins < _SURE * len(best.rates):
@@ -147,14 +145,13 @@ def fastest(trials: Sequence[Trial]) -> tuple[Candidate, float, int]:
 
 def fewest_threads(trials: Sequence[Trial], share: float) -> int:
     """The fewest threads that reach ``share`` of the best rate, by the median of the rounds."""
-    best = max(trials, key=lambda trial: trial.tokens_per_s)
-    return min(t.candidate.threads for t in trials if t is best or _ratio(t, best) >= share)
+    running = [trial for trial in trials if trial.in_race]
+    best = max(running, key=lambda trial: trial.tokens_per_s)
+    return min(trial.candidate.threads for trial in running if _ratio(trial, best) >= share)
 
 
 def _ratio(trial: Trial, best: Trial) -> float:
-    """How fast a trial was beside one of the race, round by round."""
-    if not trial.in_race:
-        return trial.tokens_per_s / best.tokens_per_s
+    """How fast a trial was beside another, round by round."""
     return statistics.median(a / b for a, b in zip(trial.rates, best.rates, strict=True))
 
 
