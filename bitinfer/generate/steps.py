@@ -103,14 +103,13 @@ def _with_drafts(
     pending = _prefill(engine, token_ids, cache, cancelled)
     top_k = _most_candidates([choose])
     kept = cache.length
-    draft: Sequence[int] = ()
     chosen: list[int] = []  # by the last run
+    draft: Sequence[int] = ()
     try:
-        while not cancelled():
-            which: Literal["all", "last"] = "all" if draft else "last"
-            rows = engine.forward(
-                [pending], [cache], logits=which, top_k=top_k, vocab_size=vocab_size
-            )
+        if cancelled():
+            return
+        one = rows = engine.forward([pending], [cache], top_k=top_k, vocab_size=vocab_size)
+        while True:
             speculator.ran()
             kept = cache.length - len(draft)
             for logits, guess in zip_longest(rows, draft):
@@ -120,12 +119,22 @@ def _with_drafts(
                 if token_id != guess:
                     break
                 kept += 1
-            cache.trim(kept)
+            if draft:
+                cache.trim(kept)
             if kept >= cache.capacity:
                 return
             draft = speculator.propose(chosen, cache.capacity - kept - 1)
-            pending = np.array([chosen[-1], *draft], dtype=np.int32)
-            chosen = []
+            last, chosen = chosen[-1], []
+            if cancelled():
+                return
+            if draft:
+                ids = [last, *draft]
+                rows = engine.forward(
+                    [ids], [cache], logits="all", top_k=top_k, vocab_size=vocab_size
+                )
+            else:
+                engine.decode(last, cache, one[0], top_k=top_k, vocab_size=vocab_size)
+                rows = one
     finally:
         cache.trim(kept)
         speculator.close(chosen)
