@@ -36,8 +36,7 @@ TOKENS, SKIPPED = 160, 10  # of a reply; the first are not counted
 CASES: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0},
     "default sampling": {"seed": 1},  # of the model's generation_config.json
-    "greedy, no drafts": {"temperature": 0, "speculate": "off"},
-    "default sampling, no drafts": {"seed": 1, "speculate": "off"},
+    "greedy, drafts looked up": {"temperature": 0, "speculate": "ngram"},
 }
 PARTS: dict[str, tuple[type, str]] = {
     "engine": (Engine, "decode"),

@@ -43,6 +43,8 @@ from bitinfer.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+# Below so many bytes a token takes hardly longer than to look up a draft and to time it.
+_LOOKUP_BYTES = 8_000_000
 _DEFAULT_MAX_TOKENS = 512  # where neither the caller nor generation_config.json sets a limit
 
 
@@ -350,4 +352,6 @@ class Model:
             template=self.chat_template.source if self.chat_template else "",
         )
         draft = None if self._draft_model is None else self._draft_model._open()
-        return Setup(tokenizer, engine.vocab_size, draft)
+        read = engine.bytes_per_token()
+        lookup = read["ternary"] + read["head"] >= _LOOKUP_BYTES
+        return Setup(tokenizer, engine.vocab_size, draft, auto_lookup=lookup)

@@ -22,7 +22,12 @@ class Setup:
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, vocab_size: int, draft: PrefixCache | None = None
+        self,
+        tokenizer: Tokenizer,
+        vocab_size: int,
+        draft: PrefixCache | None = None,
+        *,
+        auto_lookup: bool = True,
     ) -> None:
         """Begin with what belongs to the model.
 
@@ -30,9 +35,11 @@ class Setup:
             tokenizer: The model's.
             vocab_size: Rows of its embedding (there can be padding rows).
             draft: Caches of a draft model with the same vocabulary.
+            auto_lookup: Whether "auto" looks drafts up where there is no draft model.
         """
         self.tokenizer = tokenizer
         self._draft = draft
+        self._auto_lookup = auto_lookup
         self._paces = Pace(PromptLookup.hopes), Pace(DraftModel.hopes)
         self.vocab_size = min(tokenizer.vocab_size, vocab_size)
         self._breaks = dry_breaks(tokenizer.decode, tokenizer.special_ids)
@@ -70,12 +77,13 @@ class Setup:
     ) -> Speculator | None:
         """What drafts a reply that ``sampler`` will choose; None if nothing shall."""
         lookup_pace, model_pace = self._paces
-        if request.speculate == "off":
-            return None
-        if request.speculate == "ngram" or self._draft is None:
+        auto = request.speculate == "auto"
+        if auto and self._draft is not None:
+            source = DraftModel(self._draft, prompt_ids, sampler.guess, self.vocab_size)
+            return Speculator(source, model_pace)
+        if request.speculate == "ngram" or (auto and self._auto_lookup):
             return Speculator(PromptLookup(prompt_ids), lookup_pace)
-        source = DraftModel(self._draft, prompt_ids, sampler.guess, self.vocab_size)
-        return Speculator(source, model_pace)
+        return None
 
     def reply(
         self,
