@@ -163,7 +163,9 @@ def measure_speed(
 ) -> list[dict[str, Any]]:
     """Tokens per second with drafts and without, in turns, for the first task of each kind."""
     pace = Pace(PromptLookup.hopes)
-    first = {task.kind: task for task in reversed(tasks)}
+    first: dict[str, Task] = {}
+    for task in tasks:
+        first.setdefault(task.kind, task)
     runs: dict[tuple[str, str], Callable[[], float]] = {}
     speculators: dict[str, Speculator] = {}
     for kind, task in first.items():
