@@ -72,7 +72,7 @@ def text_tasks(model: Model, text: str, pieces: int, prompt: int, reply: int) ->
     tasks = []
     encode, decode = model.tokenizer.encode, model.tokenizer.decode
     ids = encode(text)
-    for start in range(0, min(len(ids) - prompt - reply, pieces * prompt) + 1, prompt):
+    for start in range(0, min(len(ids) - prompt - reply, (pieces - 1) * prompt) + 1, prompt):
         piece = ids[start : start + prompt]
         told = decode(piece)
         tasks += [

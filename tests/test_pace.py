@@ -26,12 +26,17 @@ class Machine:
     def check_ids(self, token_ids):
         return np.asarray(token_ids, np.int32)
 
-    def forward(self, token_ids, caches, *, logits):
-        tokens = len(token_ids[0])
-        caches[0].length += tokens
+    def forward(self, token_ids, caches, *, logits="last", **_):
+        self._run(len(token_ids[0]), caches[0])
+        return np.zeros((len(token_ids[0]) if logits == "all" else 1, 1), np.float32)
+
+    def decode(self, token_id, cache, out, **_):
+        self._run(1, cache)
+
+    def _run(self, tokens, cache):
+        cache.length += tokens
         self.now += self.costs[tokens]
         self.runs.append(tokens)
-        return np.zeros((tokens if logits == "all" else 1, 1), np.float32)
 
 
 class Chances:
