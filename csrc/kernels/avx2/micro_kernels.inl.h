@@ -37,6 +37,8 @@ struct DotMicro {
           const __m256i x = _mm256_set1_epi32(four);
           part[t][0] = _mm256_add_epi16(part[t][0], _mm256_maddubs_epi16(c0, x));
           part[t][1] = _mm256_add_epi16(part[t][1], _mm256_maddubs_epi16(c1, x));
+          keep_order(part[t][0]);
+          keep_order(part[t][1]);
         }
       }
       for (int t = 0; t < tokens; ++t) {
