@@ -6,13 +6,15 @@
 The timing is pytest-benchmark's; options that are not known here are pytest's. A GEMV reads its
 matrix from a cache (one matrix again and again) or from memory (the next of so many that no cache
 holds them). Its look-up tables are built at every call, which a model does once for several
-matrices. The roofline reads as many bytes from the same place with the same threads.
+matrices. The limit of a GEMV is the roofline, which reads as many bytes from the same place with
+the same threads; that of a GEMM a loop of its instructions on registers alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import tempfile
 from functools import lru_cache
 from itertools import cycle
@@ -30,11 +32,12 @@ from bitinfer.machine import machine_facts
 
 HERE = Path(__file__).resolve().parent
 SHAPES = {"qkv": (2560, 2560), "gate-up": (6912, 2560), "down": (2560, 6912)}  # of 2B-4T, (N, K)
-GEMM_TOKENS = 32
+GEMM_TOKENS = (32, 512)
 SHORT_SHAPES = {"short": (64, 256)}
-SHORT_TOKENS = 4
+SHORT_TOKENS = (4,)
 SHORT_BYTES = 1 << 20
-COLUMNS = ("kernel", "isa", "shape", "threads", "from", "us", "GB/s", "of roofline", "Gweights/s")
+COLUMNS = ("kernel", "isa", "shape", "threads", "from", "us", "GB/s", "of limit", "Gweights/s")
+PEAK_READS = 5
 
 
 class Options:
@@ -55,6 +58,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         "threads": sorted({1, runtime.num_threads()}),
         "isa": runtime.available_isas(),
         "family": ["addsub", "dot"],
+        "tokens": SHORT_TOKENS if short else GEMM_TOKENS,
     }
     for name, values in choices.items():
         if name in metafunc.fixturenames:
@@ -118,17 +122,18 @@ def test_gemv(
 
 
 def test_gemm(
-    benchmark: Any, request: pytest.FixtureRequest, isa: str, packing: str, shape: str, threads: int
+    benchmark: Any, isa: str, packing: str, shape: str, threads: int, tokens: int
 ) -> None:
     """A chunk of a prompt, the matrix in a cache."""
     n, k = (SHAPES | SHORT_SHAPES)[shape]
-    m = SHORT_TOKENS if request.config.getoption("--short", False) else GEMM_TOKENS
     (packed,) = matrices(packing, n, k, 0)
-    codes = _codes(m, k)
+    codes = _codes(tokens, k)
     benchmark(_core.ternary_gemm, packed, packing, n, k, codes, isa, threads)
     kernel = f"ternary_gemm_i8_{packing}_i32"
-    facts = {"kernel": kernel, "isa": isa, "packing": packing, "n": n, "k": k, "m": m}
+    peak = statistics.median(_core.multiply_peak(isa, threads) for _ in range(PEAK_READS)) / 1e9
+    facts = {"kernel": kernel, "isa": isa, "packing": packing, "n": n, "k": k, "m": tokens}
     facts |= {"shape": shape, "threads": threads, "place": "cache", "bytes": packed.size}
+    facts["peak_giga_products_per_s"] = peak
     _note(benchmark, facts, roofline(packed.size, threads))
 
 
@@ -176,11 +181,14 @@ def table(runs: list[dict[str, Any]]) -> str:
     rows = [COLUMNS]
     for run in runs:
         gemv = run["m"] == 1  # memory does not bound a GEMM
+        peak = run.get("peak_giga_products_per_s")
         share = run["gb_per_s"] / run["roofline_gb_per_s"]
+        if not gemv:
+            share = run["giga_weights_per_s"] / peak if peak else 0.0
         row = (
             *(run["kernel"], run["isa"], f"{run['shape']} {run['m']}x{run['n']}x{run['k']}"),
             *(str(run["threads"]), run["place"], f"{run['median_s'] * 1e6:.0f}"),
-            *(f"{run['gb_per_s']:.1f}" if gemv else "", f"{share:.0%}" if gemv else ""),
+            *(f"{run['gb_per_s']:.1f}" if gemv else "", f"{share:.0%}" if share else ""),
             f"{run['giga_weights_per_s']:.1f}",
         )
         rows.append(row)

@@ -7,6 +7,7 @@
 #include "bindings/register.h"
 #include "dispatch/dispatch.h"
 #include "ops/elementary.h"
+#include "ops/multiply_peak.h"
 #include "ops/read_bandwidth.h"
 #include "threads/float_mode.h"
 #include "util/check.h"
@@ -66,6 +67,12 @@ void register_ops(py::module_& m) {
         "base ** exponents in float64, equal bits on every machine; base > 0.");
   m.def("sin_cos_f32", &sin_cos_f32, py::arg("angles"),
         "(sin, cos) of float32 angles, computed in float64 and rounded; NaN beyond 2^24.");
+  m.def(
+      "multiply_peak",
+      [](const std::string& isa, int threads) { return multiply_peak(table_of(isa), threads); },
+      py::arg("isa"), py::arg("threads"), py::call_guard<py::gil_scoped_release>(),
+      "int8 products per second of a row's GEMM instructions in registers alone, over a few "
+      "milliseconds; 0 where the row tells none.");
   m.def("read_bandwidth", &read_bandwidth, py::arg("buffer"), py::arg("threads"),
         py::arg("streams"), py::arg("repeats"),
         "Seconds of each repeat of reading the uint8 buffer once, with that many threads and "

@@ -76,6 +76,10 @@ using HeadJoinFn = void (*)(const uint8_t* high, const uint8_t* low, int64_t k, 
 // The memory roofline.
 using ReadStreamsFn = uint32_t (*)(const uint8_t* data, int64_t bytes, int num_streams);
 
+// Multiplies and adds in registers alone, by the instructions of the row's GEMM, `steps` times
+// over; returns how many int8 products that were. The arithmetic roofline.
+using MultiplyPeakFn = int64_t (*)(int64_t steps);
+
 constexpr int64_t kMaxGemvTokens = 4;
 
 enum class GemvFamily : int { kAddsub = 0, kDot = 1 };
@@ -94,6 +98,7 @@ struct KernelTable {
   HeadHighFn head_high[kNumHeadSplits];
   HeadJoinFn head_join[kNumHeadSplits];
   ReadStreamsFn read_streams;
+  MultiplyPeakFn multiply_peak;  // null where the GEMM is plain C++
   FloatKernels f32;
 };
 

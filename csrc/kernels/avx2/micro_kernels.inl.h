@@ -63,6 +63,24 @@ BITINFER_INLINE __m256i add_products(__m256i sum, __m256i u0, __m256i x0, __m256
   return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
+// See kernel_table.h: the instructions of DotMicro.
+BITINFER_INLINE int64_t multiply_peak_steps(int64_t steps) {
+  constexpr int kSums = 8;
+  __m256i codes = _mm256_set1_epi8(1);
+  const __m256i x = codes;
+  __m256i sum[kSums];
+#pragma GCC unroll 8
+  for (int j = 0; j < kSums; ++j) sum[j] = _mm256_setzero_si256();
+  for (int64_t i = 0; i < steps; ++i) {
+#pragma GCC unroll 8
+    for (int j = 0; j < kSums; ++j) {
+      sum[j] = _mm256_add_epi16(sum[j], _mm256_maddubs_epi16(codes, x));
+      __asm__ volatile("" : "+x"(sum[j]), "+x"(codes));  // none is left out, each is its own
+    }
+  }
+  return steps * kSums * 32;
+}
+
 // See gemm_i8.inl.h. |w| * (a with w's sign): |-128| is 128 unsigned, so a pair is at most
 // 2 * 128 * 127 < 32768.
 template <int rows, int tokens>

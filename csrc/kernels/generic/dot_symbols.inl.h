@@ -1,6 +1,6 @@
 // The named dot products of an x86 row and their places in its table: on ternary_gemm.inl.h, on
-// gemm_i8.inl.h, on read_streams.inl.h and on the row's DotMicro and i2_dot_lanes. Included inside
-// the namespace of a row (these have external linkage).
+// gemm_i8.inl.h, on read_streams.inl.h and on the row's DotMicro, multiply_peak_steps and
+// i2_dot_lanes. Included inside the namespace of a row (these have external linkage).
 #pragma once
 
 BITINFER_SYMBOL void ternary_gemv_dot_i8_i2_i32(const TileStreams& streams, int64_t num_blocks,
@@ -53,6 +53,8 @@ BITINFER_SYMBOL uint32_t read_streams(const uint8_t* data, int64_t bytes, int nu
   return read_streams_by_count(data, bytes, num_streams);
 }
 
+BITINFER_SYMBOL int64_t multiply_peak(int64_t steps) { return multiply_peak_steps(steps); }
+
 static void set_dot_symbols(KernelTable* table) {
   constexpr int kI2 = static_cast<int>(Packing::kI2);
   constexpr int kT3 = static_cast<int>(Packing::kT3);
@@ -65,4 +67,5 @@ static void set_dot_symbols(KernelTable* table) {
   table->gemm[kT5] = ternary_gemm_i8_t5_i32;
   table->gemm_i8 = gemm_i8;
   table->read_streams = read_streams;
+  table->multiply_peak = multiply_peak;
 }

@@ -80,6 +80,23 @@ struct DotMicro {
   }
 };
 
+// See kernel_table.h: the instruction of DotMicro.
+BITINFER_INLINE int64_t multiply_peak_steps(int64_t steps) {
+  constexpr int kSums = 12;
+  const DotVec codes = fill_dot_bytes(1);
+  DotVec sum[kSums];
+#pragma GCC unroll 12
+  for (int j = 0; j < kSums; ++j) sum[j] = zero_words();
+  for (int64_t i = 0; i < steps; ++i) {
+#pragma GCC unroll 12
+    for (int j = 0; j < kSums; ++j) {
+      sum[j] = dot_add(sum[j], codes, codes);
+      __asm__ volatile("" : "+v"(sum[j]));  // none is left out
+    }
+  }
+  return steps * kSums * kDotBytes;
+}
+
 // See gemm_i8.inl.h. w + 128 is unsigned: acc = sum_k (w + 128) * a - 128 * a_sum, mod 2^32.
 template <int rows, int tokens>
 BITINFER_INLINE void dot_rows(const int8_t* const* w, const int8_t* a, int64_t a_stride,
