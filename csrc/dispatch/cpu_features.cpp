@@ -10,6 +10,13 @@
 #elif defined(__aarch64__) && defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
+#ifndef HWCAP2_I8MM  // Linux 5.10's headers
+#define HWCAP2_I8MM (1 << 13)
+#endif
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
+
+#include <cstddef>
 #endif
 
 namespace bitinfer {
@@ -63,9 +70,21 @@ CpuFeatures detect() {
 
 CpuFeatures detect() {
 #if defined(__linux__)
-  const uint32_t found = (getauxval(AT_HWCAP) & HWCAP_ASIMD) ? uint32_t{kNeon} : 0u;
+  const unsigned long first = getauxval(AT_HWCAP), second = getauxval(AT_HWCAP2);
+  const uint32_t found = (first & HWCAP_ASIMD ? uint32_t{kNeon} : 0u) |
+                         (first & HWCAP_ASIMDDP ? uint32_t{kDotProd} : 0u) |
+                         (second & HWCAP2_I8MM ? uint32_t{kI8mm} : 0u);
+#elif defined(__APPLE__)
+  const auto has = [](const char* name) {
+    int value = 0;
+    std::size_t size = sizeof(value);
+    return sysctlbyname(name, &value, &size, nullptr, 0) == 0 && value != 0;
+  };
+  uint32_t found = kNeon;  // every Apple aarch64 has it
+  if (has("hw.optional.arm.FEAT_DotProd")) found |= kDotProd;
+  if (has("hw.optional.arm.FEAT_I8MM")) found |= kI8mm;
 #else
-  const uint32_t found = kNeon;  // every Apple aarch64 has it
+  const uint32_t found = kNeon;
 #endif
   return {found, found};
 }
@@ -119,7 +138,8 @@ CpuFeatures x86_features(const X86Registers& r) {
 std::string feature_names(uint32_t features) {
   constexpr const char* kNames[] = {"ssse3",    "sse4.1",   "avx2",     "f16c",       "avx512f",
                                     "avx512bw", "avx512vl", "avx512dq", "avx512vnni", "avx512vbmi",
-                                    "neon",     "amx-tile", "amx-int8", "avxvnni",    "fma"};
+                                    "neon",     "amx-tile", "amx-int8", "avxvnni",    "fma",
+                                    "dotprod",  "i8mm"};
   std::string text;
   uint32_t bit = 1;
   for (const char* name : kNames) {

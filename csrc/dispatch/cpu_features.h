@@ -22,6 +22,8 @@ enum CpuFeature : uint32_t {
   kAmxInt8 = 1u << 12,
   kAvxVnni = 1u << 13,
   kFma = 1u << 14,
+  kDotProd = 1u << 15,
+  kI8mm = 1u << 16,
 };
 
 struct CpuFeatures {

@@ -34,6 +34,8 @@ namespace amx { KernelTable make_kernel_table(); }
 #endif
 #elif BITINFER_ARM64
 namespace neon { KernelTable make_kernel_table(); }
+namespace neondot { KernelTable make_kernel_table(); }
+namespace neoni8mm { KernelTable make_kernel_table(); }
 #endif
 // clang-format on
 
@@ -64,6 +66,8 @@ constexpr IsaRow kIsaRows[] = {
     {"avx2", kAvx2Row, &avx2::make_kernel_table},
     {"sse41", kSsse3 | kSse41, &sse41::make_kernel_table},
 #elif BITINFER_ARM64
+    {"neoni8mm", kNeon | kDotProd | kI8mm, &neoni8mm::make_kernel_table},
+    {"neondot", kNeon | kDotProd, &neondot::make_kernel_table},
     {"neon", kNeon, &neon::make_kernel_table},
 #endif
     {"scalar", 0, &scalar::make_kernel_table},

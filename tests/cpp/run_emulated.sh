@@ -82,7 +82,9 @@ export GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX2,-AVX_Fast_Unaligned_Load
 try_all haswell "avx2 sse41 scalar" x86_64 qemu-x86_64 -cpu Haswell &
 haswell=$!
 trap 'kill "$haswell" 2>/dev/null || true' EXIT
-try_all aarch64 "neon scalar" aarch64 qemu-aarch64
+try_all armv8.6 "neoni8mm neondot neon scalar" aarch64 qemu-aarch64 -cpu max
+try_logits neoverse-n1 "neondot neon scalar" aarch64 qemu-aarch64 -cpu neoverse-n1
+try_logits cortex-a53 "neon scalar" aarch64 qemu-aarch64 -cpu cortex-a53
 try_all nehalem "sse41 scalar" x86_64 qemu-x86_64 -cpu Nehalem
 try_logits conroe "scalar" x86_64 qemu-x86_64 -cpu Conroe
 # AVX2 in the CPU, but an operating system that does not save its registers

@@ -35,6 +35,7 @@ constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in eve
 #include "kernels/avx512vbmi/unpack_t5.inl.h"
 #include "kernels/avx512vnni/dot_words.h"
 #include "kernels/generic/vnni_kernels.inl.h"
+#include "kernels/generic/token_blocks.inl.h"
 #include "kernels/generic/ternary_gemm.inl.h"
 #include "kernels/amx/tile_micro.inl.h"
 // clang-format on

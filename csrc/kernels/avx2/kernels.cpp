@@ -34,6 +34,7 @@ constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in eve
 #include "kernels/generic/unpack_panel.inl.h"
 #include "kernels/generic/unpack_t5.inl.h"
 #include "kernels/avx2/micro_kernels.inl.h"
+#include "kernels/generic/token_blocks.inl.h"
 #include "kernels/generic/ternary_gemm.inl.h"
 #include "kernels/generic/gemm_i8.inl.h"
 #include "kernels/generic/head_planes.inl.h"

@@ -28,6 +28,7 @@ constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in eve
 #include "kernels/generic/unpack_t5.inl.h"
 #include "kernels/avxvnni/dot_words.h"
 #include "kernels/generic/vnni_kernels.inl.h"
+#include "kernels/generic/token_blocks.inl.h"
 #include "kernels/generic/ternary_gemm.inl.h"
 #include "kernels/generic/gemm_i8.inl.h"
 #include "kernels/generic/head_planes.inl.h"

@@ -2,7 +2,7 @@
 //
 //   acc[m][n] = sum_k c[n][k] * a[m][k] - sum_k a[m][k],   c = w + 1
 //
-// Needs unpack_panel.inl.h and, of the row, a struct Micro of
+// Needs unpack_panel.inl.h, token_blocks.inl.h and, of the row, a struct Micro of
 //   kGroups, kTokens   the most groups of 16 rows and tokens that its kernel takes
 //   run<tokens>(panel, group_bytes, quads, rows, a, a_stride, a_sum, acc, acc_stride)
 // which writes acc[t][r] = (a_sum ? -a_sum[t] : acc[t][r]) + sum_k c * a for kGroups groups, of
@@ -37,18 +37,6 @@ BITINFER_INLINE void unpack_panel(const uint8_t* tile, int64_t num_tiles, int64_
   }
   if constexpr (packing == Packing::kT3) unpack_t3(begin, blocks, panel, group_bytes);
   if constexpr (packing == Packing::kT5) unpack_t5(begin, blocks, panel, group_bytes);
-}
-
-template <int n>
-struct Constant {
-  static constexpr int value = n;
-};
-
-// As many tokens as fit at once, then half as many (rounded up), ... down to one.
-template <int tokens, typename Fn>
-BITINFER_INLINE void for_each_token_block(int64_t done, int64_t m, const Fn& fn) {
-  for (; m - done >= tokens; done += tokens) fn(Constant<tokens>(), done);
-  if constexpr (tokens > 1) for_each_token_block<(tokens + 1) / 2>(done, m, fn);
 }
 
 template <Packing packing, typename Micro>
