@@ -27,7 +27,7 @@ help:
 	@echo "make lint     all pre-commit hooks on all files"
 	@echo "make types    mypy --strict"
 	@echo "make tidy     clang-tidy on csrc"
-	@echo "make docs     write what is generated: docs/cli.md, the table in README.md"
+	@echo "make docs     write what is generated: docs/cli.md, tables and plots of figures"
 	@echo "make oracle   comparisons with transformers (installs torch)"
 	@echo "make cpp      C++ tests under sanitizers"
 	@echo "make emulate  Arm and older x86 under qemu-user"
@@ -59,9 +59,9 @@ tidy: .venv/.extra-dev
 	@$(PY) $(BIN)/run-clang-tidy.py -quiet -clang-tidy-binary "$$PWD/$(BIN)/clang-tidy" \
 	  -p build/tidy 'csrc/(pack|ops|model|threads|dispatch|c_api)/.*\.cpp$$'
 
-docs: .venv/.installed
+docs: .venv/.extra-test
 	@$(PY) docs/generate_cli.py
-	@$(PY) benchmarks/readme_table.py
+	@for page in readme_table speed_page scaling_page; do $(PY) benchmarks/$$page.py; done
 
 oracle: .venv/.extra-oracle
 	@cd tests/oracle && ../../$(PY) ../../$(BIN)/pytest -q $(ARGS)

@@ -42,10 +42,10 @@ class Study:
         return record and record.tokens_per_s
 
 
-def newest_study(folder: Path = HERE / "records" / "scaling") -> Study:
-    """Of the machine that was measured last."""
+def newest_study(folder: Path = HERE / "records" / "scaling") -> Study | None:
+    """Of the machine that was measured last; None where none was."""
     studies = [Study(path) for path in folder.glob("*.jsonl")]
-    return max(studies, key=lambda study: study.newest.machine["date"])
+    return max(studies, key=lambda study: study.newest.machine["date"], default=None)
 
 
 def measured(study: Study) -> str:
@@ -122,24 +122,26 @@ def machine(study: Study) -> str:
 
 
 def parts() -> dict[str, str]:
-    """What stands between marks, by their name."""
+    """What stands between marks, by their name; measured ones only where there is a record."""
+    found = {"speed on paper": paper_tables.speed(), "energy on paper": paper_tables.energy()}
     study, f16 = newest_study(), newest_f16()
-    shown = picture("scaling", "Speed by context, by batch and by row for four sizes of models")
-    return {
-        "measured": f"{machine(study)}\n\n{shown}\n\n{measured(study)}",
-        "beside F16": f"{f16[0]['peer']}, {f16[0]['threads']} threads.\n\n{beside_f16(f16)}",
-        "speed on paper": paper_tables.speed(),
-        "energy on paper": paper_tables.energy(),
-    }
+    if study:
+        shown = picture("scaling", "Speed by context, by batch and by row for four sizes of models")
+        found["measured"] = f"{machine(study)}\n\n{shown}\n\n{measured(study)}"
+    if f16:
+        peer = f"{f16[0]['peer']}, {f16[0]['threads']} threads."
+        found["beside F16"] = f"{peer}\n\n{beside_f16(f16)}"
+    return found
 
 
 def main() -> None:
     """Rewrite the page and draw its picture."""
     from scaling_plot import draw
 
-    for theme in ("light", "dark"):
-        draw(newest_study(), PLOTS / f"scaling-{theme}.svg", theme)
     rewrite(PAGE, parts())
+    if study := newest_study():
+        for theme in ("light", "dark"):
+            draw(study, PLOTS / f"scaling-{theme}.svg", theme)
 
 
 if __name__ == "__main__":

@@ -45,8 +45,10 @@ def table(lines: list[dict[str, Any]]) -> str:
 
 
 def parts() -> dict[str, str]:
-    """What stands between marks, by their name."""
+    """What stands between marks, by their name; nothing where there is no record."""
     lines = newest_lines()
+    if not lines:
+        return {}
     newest = max(lines, key=lambda line: line["date"])
     where = (
         f"{newest['cpu']}, {newest['cores']} cores, {newest['threads']} threads where nothing else"
@@ -62,9 +64,10 @@ def main() -> None:
     """Rewrite the page and draw its picture."""
     from reach_plot import draw
 
-    for theme in ("light", "dark"):
-        draw(newest_lines(), PLOTS / f"reach-{theme}.svg", theme)
     rewrite(PAGE, parts())
+    if lines := newest_lines():
+        for theme in ("light", "dark"):
+            draw(lines, PLOTS / f"reach-{theme}.svg", theme)
 
 
 if __name__ == "__main__":

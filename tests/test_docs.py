@@ -68,6 +68,8 @@ def test_cli_page_is_what_help_says():
     ("page", "script"),
     [
         ("README.md", "readme_table"),
+        ("docs/speed.md", "speed_page"),
+        ("docs/scaling.md", "scaling_page"),
     ],
 )
 def test_figures_are_those_of_the_newest_records(page, script):
