@@ -177,6 +177,8 @@ def test_an_isa_folder_includes_only_its_own_and_lower_rows(path):
         "avx512vbmi": ["avx512vnni", "avx2", "sse41", "scalar"],
         "amx": ["avx512vbmi", "avx512vnni", "avx2", "sse41", "scalar"],
         "neon": ["scalar"],
+        "neondot": ["neon", "scalar"],
+        "neoni8mm": ["neondot", "neon", "scalar"],
         "generic": ["scalar"],  # so that editors and tidy can read a generic file alone
     }
     parts = cpp_name(path).split("/")
