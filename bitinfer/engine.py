@@ -21,6 +21,7 @@ from bitinfer.resident import WEIGHTS
 
 KvCache = _core.KvCache
 KV_CACHES = ("f16", "f32", "int8")
+FFNS = ("auto", "dense", "sparse")
 
 
 class Engine:
@@ -32,6 +33,7 @@ class Engine:
         packing: Layout in memory of the ternary matrices.
         head: ``int8``, ``source``, ``6+2`` or ``5+3``.
         kv_cache: dtype of new caches.
+        ffn: ``dense``, or ``sparse``: decoding skips idle neurons where that is faster.
         weights: ``mmap``: read where the file is mapped; ``copy``: in memory of its own.
         context_length: Positions that a new cache holds.
         model_key: What ``bitinfer tune`` knows the model by.
@@ -46,6 +48,7 @@ class Engine:
         *,
         head: str,
         kv_cache: str,
+        ffn: str,
         num_threads: int | None,
         context_length: int | None,
     ) -> None:
@@ -72,6 +75,8 @@ class Engine:
         self._decoder = _core.Decoder({**spec, "head": head}, model.weights, threads)
         if tuned and tuned.packing == model.packing:
             self._decoder.prefer_gemv(tuned.gemv)
+        self.ffn = "sparse" if ffn == "sparse" else "dense"
+        self._decoder.sparse_ffn = self.ffn == "sparse"
 
     @classmethod
     def load(
@@ -81,6 +86,7 @@ class Engine:
         packing: str = "auto",
         head: str = "int8",
         kv_cache: str = "f16",
+        ffn: str = "auto",
         weights: str = "auto",
         num_threads: int | None = None,
         context_length: int | None = None,
@@ -95,6 +101,9 @@ class Engine:
                 head in two planes, of which ``forward`` with ``top_k`` reads one for most rows.
                 The largest logits are int8's: with 6+2 proven, with 5+3 by a statistical bound.
             kv_cache: ``f16``, ``f32`` or ``int8``.
+            ffn: ``sparse``: decoding reads no weights of idle neurons, from copies by neuron (a
+                quarter byte for each weight of ``up`` and ``down``), for models with squared
+                ReLU; ``dense``; ``auto``: dense.
             weights: ``mmap``: as the file has them, shared with other processes; ``copy``: in
                 huge pages; ``auto``: mapped, or what ``bitinfer tune`` found to be faster.
             num_threads: None: BITINFER_NUM_THREADS, else as tuned, else the performance cores.
@@ -110,6 +119,8 @@ class Engine:
             raise ValueError(f"weights: expected {', '.join(WEIGHTS)}, got {weights!r}")
         if kv_cache not in KV_CACHES:
             raise ValueError(f"kv_cache: expected {', '.join(KV_CACHES)}, got {kv_cache!r}")
+        if ffn not in FFNS:
+            raise ValueError(f"ffn: expected {', '.join(FFNS)}, got {ffn!r}")
         if num_threads is not None:
             _check_threads(num_threads)
         runtime.active_isa()  # a wrong BITINFER_ISA speaks here, as UnsupportedIsaError
@@ -120,6 +131,7 @@ class Engine:
             model,
             head=head,
             kv_cache=kv_cache,
+            ffn=ffn,
             num_threads=num_threads,
             context_length=context_length,
         )
@@ -156,6 +168,14 @@ class Engine:
     @prefill_chunk.setter
     def prefill_chunk(self, tokens: int) -> None:
         self._decoder.prefill_chunk = tokens
+
+    def ffn_density(self) -> list[tuple[float, float]]:
+        """For each layer the shares of neurons that took part in the last decoded tokens.
+
+        First those whose gate is positive, then those whose activation has a code other than 0.
+        Empty where ``ffn`` is dense.
+        """
+        return self._decoder.ffn_density()
 
     def bytes_per_token(self) -> dict[str, int]:
         """Bytes that a decode step reads: ``ternary``, ``head``, ``float``, ``kv_per_position``."""

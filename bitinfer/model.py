@@ -98,6 +98,7 @@ class Model:
         packing: str = "auto",
         head: str = "int8",
         kv_cache: str = "f16",
+        ffn: str = "auto",
         weights: str = "auto",
         num_threads: int | None = None,
         context_length: int | None = None,
@@ -114,6 +115,8 @@ class Model:
                 planes, faster for greedy and top-k replies, which are int8's: with 6+2 proven,
                 with 5+3 by a statistical bound (docs/head.md).
             kv_cache: "f16", "f32" or "int8".
+            ffn: "sparse" (decoding skips idle neurons of a model with squared ReLU, from copies of
+                their weights; docs/ffn-sparsity.md), "dense", or "auto": dense.
             weights: "mmap" (as the file has them, shared with other processes), "copy" (in huge
                 pages) or "auto".
             num_threads: None: BITINFER_NUM_THREADS, else the physical performance cores.
@@ -140,6 +143,7 @@ class Model:
                 packing=packing,
                 head=head,
                 kv_cache=kv_cache,
+                ffn=ffn,
                 weights=weights,
                 num_threads=num_threads,
                 context_length=context_length,

@@ -312,8 +312,7 @@ class ReferenceDecoder:
         at = f"model.layers.{layer}.mlp"
         gate, up = self.linear(x, f"{at}.gate_proj"), self.linear(x, f"{at}.up_proj")
         if self.spec["hidden_act"] == "relu2":
-            positive = np.maximum(gate, _f(0))
-            h = (positive * positive) * up
+            h = np.where(gate > 0, (gate * gate) * up, _f(0))
         else:
             h = (gate / (_f(1) + exp_f32(_f(0) - gate))) * up
         if self.spec["ffn_sub_norm"]:

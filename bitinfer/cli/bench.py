@@ -151,6 +151,7 @@ def bench(
     packing: str,
     head: str,
     kv_cache: str,
+    ffn: str,
     weights: str,
     quiet_mode: bool,
     **measured: Any,
@@ -174,6 +175,7 @@ def bench(
         packing=packing,
         head=head,
         kv_cache=kv_cache,
+        ffn=ffn,
         weights=weights,
         num_threads=threads[0] if threads else None,
     )

@@ -74,6 +74,14 @@ _LAYOUT = (
         section=_MODEL,
     ),
     setting(
+        "--ffn",
+        type=click.Choice(["auto", "dense", "sparse"]),
+        default="auto",
+        show_default=True,
+        help="Sparse: decoding skips idle neurons of a model with squared ReLU; auto is dense",
+        section=_MODEL,
+    ),
+    setting(
         "--weights",
         type=click.Choice(["auto", "mmap", "copy"]),
         default="auto",
@@ -197,7 +205,7 @@ def _add(command: Command, options: Sequence[Option]) -> Command:
 
 
 def layout_options(command: Command) -> Command:
-    """Add --packing, --head, --kv-cache and --weights."""
+    """Add --packing, --head, --kv-cache, --ffn and --weights."""
     return _add(command, _LAYOUT)
 
 
@@ -248,6 +256,7 @@ def load_model(options: dict[str, Any]) -> Model:
         packing=options.pop("packing"),
         head=options.pop("head"),
         kv_cache=options.pop("kv_cache"),
+        ffn=options.pop("ffn"),
         weights=options.pop("weights"),
         num_threads=threads,
         context_length=options.pop("context_length"),

@@ -159,11 +159,17 @@ void PyDecoder::decode(int32_t token_id, KvCache& cache, F32& out, int64_t top_k
   decoder_.forward({{&token_id, 1, &cache}}, LogitsRows::kLast, to, {top_k, vocab_size});
 }
 
+py::list ffn_density(const Decoder& decoder) {
+  py::list layers;
+  for (const FfnDensity& d : decoder.ffn_density()) layers.append(py::make_tuple(d.gate, d.down));
+  return layers;
+}
+
 py::dict bytes_per_token(const Decoder& decoder, const std::string& kv_dtype) {
   const DecoderWeights& w = decoder.weights();
   const KvLayout layout = decoder.kv_layout(kv_type(kv_dtype));
-  return py::dict(py::arg("ternary") = w.ternary_bytes, py::arg("head") = decoder.head_bytes(),
-                  py::arg("float") = w.float_bytes,
+  return py::dict(py::arg("ternary") = decoder.ternary_bytes(),
+                  py::arg("head") = decoder.head_bytes(), py::arg("float") = w.float_bytes,
                   py::arg("kv_per_position") = layout.block_bytes() / kKvBlock);
 }
 
@@ -223,6 +229,17 @@ void register_model(py::module_& m) {
           py::arg("family"),
           "Use \"addsub\" or \"dot\" unless BITINFER_GEMV says another; \"auto\": what is faster "
           "by records.")
+      .def_property(
+          "sparse_ffn", [](PyDecoder& d) { return d.decoder().sparse_ffn(); },
+          [](PyDecoder& d, bool on) {
+            py::gil_scoped_release release;
+            d.decoder().set_sparse_ffn(on);
+          },
+          "Skip idle neurons of a squared-ReLU FFN while decoding; can be set.")
+      .def(
+          "ffn_density", [](PyDecoder& d) { return ffn_density(d.decoder()); },
+          "(share of neurons with a positive gate, share of columns of down_proj in use) of each "
+          "layer, over the last decoded tokens; empty where sparse_ffn is off.")
       .def(
           "head_candidates", [](PyDecoder& d) { return d.decoder().head_candidates(); },
           "Rows of a two-plane head of which the last call that made logits read both planes, for "

@@ -90,6 +90,39 @@ std::vector<int32_t> run_gemv(const KernelTable& table, const Inputs& in, Packin
   return acc;
 }
 
+// Every third row of the i2 matrix, as a list.
+std::vector<int32_t> some_rows() {
+  std::vector<int32_t> rows;
+  for (int32_t r = 0; r < kRows; r += 3) rows.push_back(r);
+  return rows;
+}
+
+ChosenRows chosen(const Inputs& in, const std::vector<int32_t>& rows) {
+  constexpr Packing kPacking = Packing::kI2;
+  return {in.packed[static_cast<int>(kPacking)].data(), num_blocks(kPacking, kK), rows.data(),
+          static_cast<int64_t>(rows.size())};
+}
+
+std::vector<int32_t> run_gemv_rows(const KernelTable& table, const Inputs& in, int64_t m) {
+  const std::vector<int32_t> rows = some_rows();
+  std::vector<int32_t> acc(rows.size());
+  table.gemv_rows(
+      chosen(in, rows),
+      {in.codes.data() + m * activation_bytes(kK), in.sums[static_cast<std::size_t>(m)], nullptr},
+      acc.data());
+  return acc;
+}
+
+// From sums that are there on, as a thread adds up several lists.
+std::vector<int32_t> run_gemv_columns(const KernelTable& table, const Inputs& in, int64_t m) {
+  const std::vector<int32_t> rows = some_rows();
+  std::vector<int32_t> acc(static_cast<std::size_t>(round_up(kK, 256)), 7);
+  AlignedBuffer<int32_t> scratch(acc.size());
+  table.gemv_columns(chosen(in, rows), in.codes.data() + m * activation_bytes(kK), scratch.data(),
+                     acc.data());
+  return acc;
+}
+
 std::vector<int32_t> run_gemm(const KernelTable& table, Inputs& in, Packing packing) {
   const int64_t stride = num_tiles(packing, kRows) * layout(packing).tile_rows;
   std::vector<int32_t> acc(static_cast<std::size_t>(kM * stride));
@@ -185,6 +218,15 @@ std::string compare_integer_kernels(const KernelTable& row, const KernelTable& o
     const std::string text =
         first_difference(std::string("head planes ") + layout(split).name,
                          run_head_planes(row, in, split), run_head_planes(oracle, in, split));
+    if (!text.empty()) return text;
+  }
+  for (int64_t m = 0; m < 2; ++m) {
+    std::string text =
+        first_difference("gemv_rows", run_gemv_rows(row, in, m), run_gemv_rows(oracle, in, m));
+    if (text.empty()) {
+      text = first_difference("gemv_columns", run_gemv_columns(row, in, m),
+                              run_gemv_columns(oracle, in, m));
+    }
     if (!text.empty()) return text;
   }
   const std::string text =

@@ -103,7 +103,7 @@ struct FloatKernels {
   void (*scale_head)(const int32_t* hi, const int32_t* lo, int64_t n, float act_scale,
                      const float* row_scale, float* logits);
 
-  // r = max(gate, 0); y = (r · r) · up
+  // y = gate > 0 ? (gate · gate) · up : +0, so that an idle neuron's `up` need not be known
   void (*relu2_mul)(const float* gate, const float* up, int64_t n, float* y);
   // y = (gate / (1 + exp(-gate))) · up; -gate is 0 - gate
   void (*silu_mul)(const float* gate, const float* up, int64_t n, float* y);

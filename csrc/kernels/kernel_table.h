@@ -80,6 +80,24 @@ using ReadStreamsFn = uint32_t (*)(const uint8_t* data, int64_t bytes, int num_s
 // over; returns how many int8 products that were. The arithmetic roofline.
 using MultiplyPeakFn = int64_t (*)(int64_t steps);
 
+// Rows of an i2 matrix, ascending. The kernels that take them touch no other row, by prefetch
+// neither.
+struct ChosenRows {
+  const uint8_t* w;     // of row 0
+  int64_t num_blocks;   // K-blocks of a row
+  const int32_t* rows;  // (count)
+  int64_t count;        // >= 1
+};
+
+// acc[i] = sum_k w[rows[i]][k] * a[k], i in [0, count).
+using GemvRowsFn = void (*)(const ChosenRows& w, const Activation& a, int32_t* acc);
+
+// The rows are columns of a matrix packed transposed: acc[n] += sum_i codes[rows[i]] *
+// w[rows[i]][n], n in [0, num_blocks * block_k). scratch: as large as acc, any content, 64-byte
+// aligned. count < 2^21.
+using GemvColumnsFn = void (*)(const ChosenRows& w, const int8_t* codes, int32_t* scratch,
+                               int32_t* acc);
+
 constexpr int64_t kMaxGemvTokens = 4;
 
 enum class GemvFamily : int { kAddsub = 0, kDot = 1 };
@@ -94,6 +112,8 @@ struct KernelTable {
   int64_t gemv_tokens[kNumPackings];  // up to as many, a GEMV of auto_family for each is faster
                                       // than a GEMM, by benchmark records; 1..kMaxGemvTokens
   Packing auto_packing;               // what packing="auto" takes, by benchmark records
+  GemvRowsFn gemv_rows;               // these two multiply
+  GemvColumnsFn gemv_columns;
   GemmI8Fn gemm_i8;
   HeadHighFn head_high[kNumHeadSplits];
   HeadJoinFn head_join[kNumHeadSplits];

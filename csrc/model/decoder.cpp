@@ -81,7 +81,8 @@ Decoder::~Decoder() = default;
 // The new state is complete before anything changes: an allocation that fails leaves the decoder as
 // it was.
 void Decoder::allocate(int num_threads, int64_t prefill_chunk) {
-  state_ = std::make_unique<State>(spec_, weights_.packing, num_threads, prefill_chunk);
+  state_ =
+      std::make_unique<State>(spec_, weights_.packing, num_threads, prefill_chunk, sparse_.get());
   num_threads_ = num_threads;
   prefill_chunk_ = prefill_chunk;
 }
@@ -107,6 +108,30 @@ std::optional<GemvFamily> Decoder::preferred_gemv() const {
   const int family = gemv_;
   if (family < 0) return std::nullopt;
   return static_cast<GemvFamily>(family);
+}
+
+void Decoder::set_sparse_ffn(bool on) {
+  std::lock_guard<ForkSafeMutex> lock(mutex_);
+  if (on == (sparse_ != nullptr)) return;
+  auto next = on ? std::make_unique<SparseFfn>(spec_, weights_, num_threads_) : nullptr;
+  state_ =
+      std::make_unique<State>(spec_, weights_.packing, num_threads_, prefill_chunk_, next.get());
+  sparse_ = std::move(next);
+}
+
+bool Decoder::sparse_ffn() const {
+  std::lock_guard<ForkSafeMutex> lock(mutex_);
+  return sparse_ != nullptr;
+}
+
+std::vector<FfnDensity> Decoder::ffn_density() const {
+  std::lock_guard<ForkSafeMutex> lock(mutex_);
+  return sparse_ ? sparse_->density() : std::vector<FfnDensity>();
+}
+
+int64_t Decoder::ternary_bytes() const {
+  std::lock_guard<ForkSafeMutex> lock(mutex_);
+  return weights_.ternary_bytes - (sparse_ ? sparse_->bytes_saved(weights_) : 0);
 }
 
 KvLayout Decoder::kv_layout(KvType type) const {

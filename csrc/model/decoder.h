@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "model/kv_cache.h"
+#include "model/sparse_ffn.h"
 #include "model/spec.h"
 #include "model/weights.h"
 #include "threads/fork_safe_mutex.h"
@@ -53,6 +54,15 @@ class Decoder {
   GemvFamily gemv_family() const { return gemv_for(weights_.packing, preferred_gemv()).family; }
   void prefer_gemv(std::optional<GemvFamily> family);
 
+  // Skips idle neurons of a squared-ReLU FFN in decode steps, where that is faster, on copies of
+  // the weights (model/sparse_ffn.h). Changes no bit. Throws std::invalid_argument for other
+  // models.
+  void set_sparse_ffn(bool on);
+  bool sparse_ffn() const;
+  std::vector<FfnDensity> ffn_density() const;  // of each layer; empty where dense
+  // Of the ternary matrices, read for each token at these densities.
+  int64_t ternary_bytes() const;
+
  private:
   struct State;  // activations of one chunk
   void check_batch(const std::vector<Sequence>& batch) const;
@@ -66,7 +76,8 @@ class Decoder {
   std::atomic<int64_t> prefill_chunk_{256};
   std::atomic<int> gemv_{-1};  // GemvFamily, or -1 for the row's own choice
   std::atomic<int64_t> head_bytes_{0}, head_candidates_{0};
-  ForkSafeMutex mutex_;
+  mutable ForkSafeMutex mutex_;
+  std::unique_ptr<SparseFfn> sparse_;  // null: dense
   std::unique_ptr<State> state_;
 };
 

@@ -40,7 +40,8 @@ ThreadScratch make_scratch(const DecoderSpec& s, Packing packing, int64_t max_to
 
 }  // namespace
 
-Decoder::State::State(const DecoderSpec& spec, Packing packing, int num_threads, int64_t max_tokens)
+Decoder::State::State(const DecoderSpec& spec, Packing packing, int num_threads, int64_t max_tokens,
+                      SparseFfn* sparse)
     : spec_(spec),
       shape_(spec.attention()),
       ctx_{nullptr, packing, {}, num_threads, &scratch_},
@@ -59,8 +60,12 @@ Decoder::State::State(const DecoderSpec& spec, Packing packing, int num_threads,
                                                   2 * plane_columns(spec.hidden_size)))),
       sums_(buffer<int32_t>(2 * max_tokens)),
       scales_(buffer<float>(max_tokens)),
-      rows_{0, 0, 0, codes_.data(), sums_.data(), scales_.data(), 0} {
-  for (int i = 0; i < num_threads; ++i) scratch_.push_back(make_scratch(spec, packing, max_tokens));
+      rows_{0, 0, 0, codes_.data(), sums_.data(), scales_.data(), 0},
+      sparse_(sparse) {
+  for (int i = 0; i < num_threads; ++i) {
+    scratch_.push_back(make_scratch(spec, packing, max_tokens));
+    if (sparse) neurons_.emplace_back(spec.intermediate_size, spec.hidden_size);
+  }
   if (spec.head_split)
     plane_scratch_ = std::make_unique<PlaneScratch>(spec.vocab_size, spec.hidden_size);
   const auto count = static_cast<std::size_t>(max_tokens);
@@ -93,7 +98,7 @@ float* Decoder::State::run(const DecoderWeights& weights, float* logits) {
   for (int64_t i = 0; i < spec_.num_hidden_layers; ++i) {
     const LayerWeights& layer = weights.layers[static_cast<std::size_t>(i)];
     attention_step(layer, i);
-    mlp_step(layer);
+    mlp_step(layer, i);
   }
   logits = head_step(weights, logits);
   m_ = 0;
@@ -143,12 +148,24 @@ void Decoder::State::attention_step(const LayerWeights& layer, int64_t index) {
 }
 
 // x += down_proj(sub_norm(act(gate_proj) * up_proj of norm(x)))
-void Decoder::State::mlp_step(const LayerWeights& layer) {
+void Decoder::State::mlp_step(const LayerWeights& layer, int64_t index) {
   const int64_t h = spec_.hidden_size, ffn = spec_.intermediate_size;
-  gated_linear(ctx_, *quantize(x_.data(), h, layer.post_attention_norm), layer.gate, layer.up,
-               spec_.hidden_act, mlp_.data(), ffn);
-  const LinearOutput down{&layer.down, x_.data(), h, true};
-  linear(ctx_, *quantize(mlp_.data(), ffn, layer.ffn_sub_norm), &down, 1);
+  SparseFfn::Layer* sparse = sparse_ && m_ == 1 ? sparse_->layer(index) : nullptr;
+  const QuantizedRows& in = *quantize(x_.data(), h, layer.post_attention_norm);
+  if (sparse && sparse->gate.skips(kGateBelow)) {
+    sparse->gate.add(sparse_gated_linear(ctx_, &neurons_, in, layer.gate, layer.up,
+                                         sparse->weights.up, mlp_.data()));
+  } else {
+    gated_linear(ctx_, in, layer.gate, layer.up, spec_.hidden_act, mlp_.data(), ffn);
+  }
+  const QuantizedRows& inner = *quantize(mlp_.data(), ffn, layer.ffn_sub_norm);
+  if (sparse && sparse->down.skips(kDownBelow)) {
+    sparse->down.add(
+        sparse_down(ctx_, &neurons_, inner, layer.down, sparse->weights.down, x_.data()));
+  } else {
+    const LinearOutput down{&layer.down, x_.data(), h, true};
+    linear(ctx_, inner, &down, 1);
+  }
 }
 
 float* Decoder::State::head_step(const DecoderWeights& weights, float* logits) {

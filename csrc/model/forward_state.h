@@ -6,12 +6,15 @@
 #include <vector>
 
 #include "model/decoder.h"
+#include "model/sparse_ffn.h"
 #include "ops/op_context.h"
 
 namespace bitinfer {
 
 struct Decoder::State {
-  State(const DecoderSpec& spec, Packing packing, int num_threads, int64_t max_tokens);
+  // sparse: null for the dense FFN; outlives the state.
+  State(const DecoderSpec& spec, Packing packing, int num_threads, int64_t max_tokens,
+        SparseFfn* sparse);
 
   // A forward call starts: kernels may have been switched since the last one.
   void begin(const KernelTable& kernels, const GemvChoice& gemv, const TopTokens& top);
@@ -26,7 +29,7 @@ struct Decoder::State {
  private:
   void embed_tokens(const DecoderWeights& weights);
   void attention_step(const LayerWeights& layer, int64_t index);
-  void mlp_step(const LayerWeights& layer);
+  void mlp_step(const LayerWeights& layer, int64_t index);
   float* head_step(const DecoderWeights& weights, float* logits);
   QuantizedRows* quantize(const float* x, int64_t k, const float* norm);
 
@@ -54,6 +57,8 @@ struct Decoder::State {
   AlignedBuffer<float> scales_;              // (M)
   QuantizedRows rows_;
   std::unique_ptr<PlaneScratch> plane_scratch_;
+  SparseFfn* sparse_;
+  std::vector<NeuronScratch> neurons_;  // of each thread, where sparse_ is
 };
 
 }  // namespace bitinfer

@@ -188,6 +188,20 @@ void gated_gemm(const OpContext& ctx, const QuantizedRows& a, const Linear& gate
 
 }  // namespace
 
+void gemv_tasks(
+    const OpContext& ctx, const QuantizedRows& a, const PackedTernary& w,
+    const std::function<void(const TileRuns& runs, const TileStreams& streams, int thread)>& done) {
+  const GemvPlan plan = plan_gemv(ctx, w, kStreams);
+  const int threads = ctx.threads_for(weight_bytes(w));
+  parallel_for(threads, 0, plan.tasks(), 1, [&](int64_t index, int64_t, int thread) {
+    ThreadScratch& scratch = (*ctx.scratch)[static_cast<std::size_t>(thread)];
+    const TileRuns runs = runs_of(plan, place_of(&plan, 1, threads, index).task);
+    TileStreams streams{};
+    add_streams(&streams, w, runs, scratch.acc.data());
+    gemv_rows(ctx, a, streams, &scratch, [&](int64_t) { done(runs, streams, thread); });
+  });
+}
+
 void linear(const OpContext& ctx, const QuantizedRows& a, const LinearOutput* outputs, int count) {
   (a.m <= ctx.gemv.most_tokens ? gemv : gemm)(ctx, a, outputs, count);
 }

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "ops/op_context.h"
 #include "pack/format.h"
@@ -50,5 +51,13 @@ void linear(const OpContext& ctx, const QuantizedRows& a, const LinearOutput* ou
 // y (M, y_stride) = act(gate) · up, gate and up of equal shape; neither is ever stored as a whole.
 void gated_linear(const OpContext& ctx, const QuantizedRows& a, const Linear& gate,
                   const Linear& up, HiddenAct act, float* y, int64_t y_stride);
+
+struct TileRuns;
+
+// The sums of w on one row of activations, task by task: done(runs, streams, thread) takes those of
+// the runs of tiles, streams.acc[r] of run r.
+void gemv_tasks(
+    const OpContext& ctx, const QuantizedRows& a, const PackedTernary& w,
+    const std::function<void(const TileRuns& runs, const TileStreams& streams, int thread)>& done);
 
 }  // namespace bitinfer

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 #include <thread>
+#include <vector>
 
 #include "pack/tile_codec.h"
 #include "threads/thread_pool.h"
@@ -183,6 +184,19 @@ void unpack(const PackedTernary& w, int8_t* weights, int num_threads) {
       }
     }
   });
+}
+
+void pack_transposed(const PackedTernary& w, uint8_t* out, int num_threads) {
+  std::vector<int8_t> weights(static_cast<std::size_t>(w.n * w.k));
+  unpack(w, weights.data(), num_threads);
+  const auto source = [&](int64_t row, int64_t num_rows, int64_t col, int64_t num_cols,
+                          int8_t* piece) {
+    for (int64_t c = 0; c < num_cols; ++c) {
+      const int8_t* from = weights.data() + (col + c) * w.k + row;
+      for (int64_t r = 0; r < num_rows; ++r) piece[r * kPieceStride + c] = from[r];
+    }
+  };
+  pack_pieces(source, w.k, w.n, Packing::kI2, out, num_threads);
 }
 
 void repack(const PackedTernary& w, Packing to, uint8_t* out, int num_threads) {

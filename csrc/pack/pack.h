@@ -38,6 +38,9 @@ void pack(const int8_t* weights, int64_t n, int64_t k, Packing packing, uint8_t*
 void unpack(const PackedTernary& w, int8_t* weights, int num_threads);
 void repack(const PackedTernary& w, Packing to, uint8_t* out, int num_threads);
 
+// The transposed matrix (K, N) in i2, each row of `out` a column of w: packed_bytes(i2, K, N).
+void pack_transposed(const PackedTernary& w, uint8_t* out, int num_threads);
+
 // Refuses what encodes nothing: impossible codes, weights in padding rows or columns, a tail that
 // is not zero.
 void validate_packed(const PackedTernary& w, int num_threads);

@@ -86,6 +86,19 @@ void break_integers(std::vector<Broken>* all) {
   break_head<0>(all);
   break_head<1>(all);
   KernelTable t = right();
+  t.gemv_rows = [](const bitinfer::ChosenRows& w, const bitinfer::Activation& a, int32_t* acc) {
+    right().gemv_rows(w, a, acc);
+    acc[w.count - 1] += 1;
+  };
+  all->push_back({"gemv_rows", t});
+  t = right();
+  t.gemv_columns = [](const bitinfer::ChosenRows& w, const int8_t* codes, int32_t* scratch,
+                      int32_t* acc) {
+    right().gemv_columns(w, codes, scratch, acc);
+    acc[0] -= 1;
+  };
+  all->push_back({"gemv_columns", t});
+  t = right();
   t.gemm_i8 = [](const int8_t* w, int64_t n, const int8_t* a, int64_t a_stride,
                  const int32_t* a_sum, int64_t m, int64_t k_padded, int32_t* acc,
                  int64_t acc_stride) {

@@ -31,6 +31,8 @@ constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in eve
 #include "kernels/generic/ternary_gemv_addsub_t3.inl.h"
 #include "kernels/generic/build_tables_t3.inl.h"
 #include "kernels/avx2/ternary_gemv_i2.inl.h"
+#include "kernels/generic/chosen_rows.inl.h"
+#include "kernels/avx2/gemv_columns.inl.h"
 #include "kernels/generic/unpack_panel.inl.h"
 #include "kernels/generic/unpack_t5.inl.h"
 #include "kernels/avx2/micro_kernels.inl.h"
@@ -68,6 +70,11 @@ BITINFER_SYMBOL void ternary_gemv_addsub_i8_t3_i32(const TileStreams& streams, i
                          [&](const auto& lanes) { t3_lane_group(lanes, num_blocks, a.tables); });
 }
 
+BITINFER_SYMBOL void ternary_gemv_columns_i8_i2_i32(const ChosenRows& w, const int8_t* codes,
+                                                    int32_t* scratch, int32_t* acc) {
+  gemv_columns_by_pairs(w, codes, scratch, acc);
+}
+
 KernelTable make_kernel_table() {
   constexpr int kI2 = static_cast<int>(Packing::kI2);
   constexpr int kT3 = static_cast<int>(Packing::kT3);
@@ -80,6 +87,7 @@ KernelTable make_kernel_table() {
   table.build_tables[kT3] = build_tables_i8_t3;
   set_dot_symbols(&table);
   set_head_planes(&table);
+  table.gemv_columns = ternary_gemv_columns_i8_i2_i32;
   table.auto_family[kI2] = GemvFamily::kDot;
   table.auto_family[kT3] = GemvFamily::kAddsub;
   table.auto_family[kT5] = GemvFamily::kDot;

@@ -2,7 +2,6 @@
 // anonymous namespace.
 #pragma once
 
-constexpr int kI2DotLanes = 4;
 constexpr int kHeadRows = 4;
 constexpr int kHeadTokens = 2;
 

@@ -4,6 +4,7 @@
 
 constexpr int64_t kI2BlockBytes = kLayouts[static_cast<int>(Packing::kI2)].block_bytes;
 constexpr int64_t kI2BlockK = kLayouts[static_cast<int>(Packing::kI2)].block_k;
+constexpr int kI2DotLanes = 4;
 
 BITINFER_INLINE int32_t sum_words32(__m256i a) { return static_cast<int32_t>(fold_words(a)); }
 
@@ -11,9 +12,10 @@ BITINFER_INLINE int32_t sum_words32(__m256i a) { return static_cast<int32_t>(fol
 // shift a vector suffices: their sums are 4 times too large, in an accumulator of their own. Range:
 // 4 c * a pairs in -2048..2032; a K-block adds 4 of them a lane, so 4 K-blocks reach -32768 at
 // most.
-template <int count>
+// fetch(r, block) prefetches for lane r while that block of it is read.
+template <int count, typename Fetch>
 BITINFER_INLINE void i2_dot_lanes(const LaneGroup<count>& lanes, int64_t num_blocks,
-                                  const Activation& a) {
+                                  const Activation& a, const Fetch& fetch) {
   constexpr int64_t kWidenBlocks = 4;
   const __m256i low = _mm256_set1_epi8(0x03);
   const __m256i mid = _mm256_set1_epi8(0x0c);
@@ -28,7 +30,7 @@ BITINFER_INLINE void i2_dot_lanes(const LaneGroup<count>& lanes, int64_t num_blo
     __m256i sum1[count], sum4[count];
     for (int r = 0; r < count; ++r) sum1[r] = sum4[r] = _mm256_setzero_si256();
     for (int64_t b = left < kWidenBlocks ? left : kWidenBlocks; b > 0; --b, act += kI2BlockK) {
-      for (int r = 0; r < count; ++r) prefetch(w[r] + kPrefetchAhead);
+      for (int r = 0; r < count; ++r) fetch(r, w[r]);
       for (int half = 0; half < 64; half += 32) {
         __m256i x[4];
         for (int g = 0; g < 4; ++g) x[g] = load_bytes(act + 64 * g + half);

@@ -10,6 +10,7 @@ constexpr int kHeadRows = 8;
 constexpr int kHeadTokens = 2;
 
 BITINFER_INLINE DotVec load_dot(const void* p) { return load64(p); }
+BITINFER_INLINE void store_dot(void* p, DotVec a) { _mm512_storeu_si512(p, a); }
 BITINFER_INLINE DotVec fill_dot_bytes(int x) { return _mm512_set1_epi8(static_cast<char>(x)); }
 BITINFER_INLINE DotVec fill_dot_words(int32_t x) { return _mm512_set1_epi32(x); }
 BITINFER_INLINE DotVec and_dot(DotVec a, DotVec b) { return _mm512_and_si512(a, b); }
@@ -19,6 +20,29 @@ BITINFER_INLINE DotVec quarter_words(DotVec a) { return _mm512_srai_epi32(a, 2);
 // sum + the four products u8 x i8 of each 32-bit lane
 BITINFER_INLINE DotVec dot_add(DotVec sum, DotVec u8, DotVec i8) {
   return _mm512_dpbusd_epi32(sum, u8, i8);
+}
+
+// Of every 16 bytes the low (half 0) or high 8, those of a and b in turn.
+template <int half>
+BITINFER_INLINE DotVec interleave_bytes(DotVec a, DotVec b) {
+  return half ? _mm512_unpackhi_epi8(a, b) : _mm512_unpacklo_epi8(a, b);
+}
+template <int half>
+BITINFER_INLINE DotVec interleave_words(DotVec a, DotVec b) {
+  return half ? _mm512_unpackhi_epi16(a, b) : _mm512_unpacklo_epi16(a, b);
+}
+// acc[16 l + i] += the 32-bit lane i of 128-bit lane l, i = 0..3 in `low`, 4..7 in `high`.
+BITINFER_INLINE void add_to_eights(DotVec low, DotVec high, int32_t* acc) {
+  const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
+  const __m512i second = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+  const __m512i pairs[2] = {_mm512_permutex2var_epi64(low, first, high),
+                            _mm512_permutex2var_epi64(low, second, high)};
+  for (int l = 0; l < 4; ++l) {
+    const __m256i more =
+        l % 2 ? _mm512_extracti64x4_epi64(pairs[l / 2], 1) : _mm512_castsi512_si256(pairs[l / 2]);
+    __m256i* to = reinterpret_cast<__m256i*>(acc + 16 * l);
+    _mm256_storeu_si256(to, _mm256_add_epi32(_mm256_loadu_si256(to), more));
+  }
 }
 
 // out[i] = sum of the 32-bit lanes of v[i], count = 1, 2, 4 or 8: eight are joined by a tree.

@@ -5,8 +5,14 @@
 
 BITINFER_SYMBOL void ternary_gemv_dot_i8_i2_i32(const TileStreams& streams, int64_t num_blocks,
                                                 const Activation& a) {
-  for_each_lane_group<kI2DotLanes>(streams, num_blocks * kI2BlockBytes, 1,
-                                   [&](const auto& lanes) { i2_dot_lanes(lanes, num_blocks, a); });
+  for_each_lane_group<kI2DotLanes>(streams, num_blocks * kI2BlockBytes, 1, [&](const auto& lanes) {
+    i2_dot_lanes(lanes, num_blocks, a, FetchAhead{});
+  });
+}
+
+BITINFER_SYMBOL void ternary_gemv_rows_i8_i2_i32(const ChosenRows& w, const Activation& a,
+                                                 int32_t* acc) {
+  gemv_chosen_rows(w, a, acc);
 }
 
 BITINFER_SYMBOL void ternary_gemv_dot_i8_t3_i32(const TileStreams& streams, int64_t num_blocks,
@@ -65,6 +71,7 @@ static void set_dot_symbols(KernelTable* table) {
   table->gemm[kI2] = ternary_gemm_i8_i2_i32;
   table->gemm[kT3] = ternary_gemm_i8_t3_i32;
   table->gemm[kT5] = ternary_gemm_i8_t5_i32;
+  table->gemv_rows = ternary_gemv_rows_i8_i2_i32;
   table->gemm_i8 = gemm_i8;
   table->read_streams = read_streams;
   table->multiply_peak = multiply_peak;

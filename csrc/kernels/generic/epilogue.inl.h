@@ -43,8 +43,8 @@ inline void scale_head(const int32_t* hi, const int32_t* lo, int64_t n, float ac
 
 inline void relu2_mul(const float* gate, const float* up, int64_t n, float* y) {
   map_row(n, y, [&](int64_t, auto load) {
-    const F32x16 r = max(load(gate), zero_f32());
-    return (r * r) * load(up);
+    const F32x16 g = load(gate);
+    return select_gt(g, zero_f32(), (g * g) * load(up), zero_f32());
   });
 }
 

@@ -13,6 +13,14 @@ struct LaneGroup {
   int32_t* acc[count];
 };
 
+// What a kernel prefetches while it reads a block of lane r. Not lambdas: GCC 12 takes a function
+// that only prefetches for one without effect, and drops calls that need not be inlined.
+struct FetchAhead {
+  BITINFER_INLINE void operator()(int, const uint8_t* block) const {
+    prefetch(block + kPrefetchAhead);
+  }
+};
+
 // The next tiles to read: tile_offset and acc_offset are those of the present tile in each stream.
 struct LaneCursor {
   const TileStreams& streams;

@@ -8,9 +8,10 @@ constexpr int64_t kI2BlockK = kLayouts[static_cast<int>(Packing::kI2)].block_k;
 // acc = sum_k c * a - sum_k a. The codes of column groups 1 and 3 stay in bits 3..2, so that one
 // shift a vector suffices: their sums are 4 times too large, in an accumulator of their own (2^15
 // K-blocks of 2 * 4 * 1024 fit).
-template <int count>
+// fetch(r, block) prefetches for lane r while that block of it is read.
+template <int count, typename Fetch>
 BITINFER_INLINE void i2_dot_lanes(const LaneGroup<count>& lanes, int64_t num_blocks,
-                                  const Activation& a) {
+                                  const Activation& a, const Fetch& fetch) {
   const DotVec low = fill_dot_bytes(0x03);
   const DotVec mid = fill_dot_bytes(0x0c);
   const uint8_t* w[count];
@@ -21,7 +22,7 @@ BITINFER_INLINE void i2_dot_lanes(const LaneGroup<count>& lanes, int64_t num_blo
   }
   const int8_t* act = a.codes;
   for (int64_t b = 0; b < num_blocks; ++b, act += kI2BlockK) {
-    for (int r = 0; r < count; ++r) prefetch(w[r] + kPrefetchAhead);
+    for (int r = 0; r < count; ++r) fetch(r, w[r]);
     for (int part = 0; part < kI2BlockBytes; part += kDotBytes) {
       DotVec x[4];
       for (int g = 0; g < 4; ++g) x[g] = load_dot(act + 64 * g + part);

@@ -79,6 +79,27 @@ BITINFER_INLINE void gemv_i2(const TileStreams& streams, int64_t num_blocks, con
   }
 }
 
+// gemv_rows of kernel_table.h: one row after the other, the next one fetched meanwhile.
+BITINFER_INLINE void gemv_chosen_rows(const ChosenRows& w, const Activation& a, int32_t* acc) {
+  const int64_t row_bytes = w.num_blocks * kI2BlockBytes;
+  for (int64_t i = 0; i < w.count; ++i) {
+    const uint8_t* block = w.w + w.rows[i] * row_bytes;
+    const uint8_t* next = w.w + w.rows[i + 1 < w.count ? i + 1 : i] * row_bytes;
+    const int8_t* codes = a.codes;
+    int32x4_t sum = vdupq_n_s32(0);
+    for (int64_t b = 0; b < w.num_blocks; ++b) {
+      __builtin_prefetch(next);
+      sum = add_i2_block_dot(block, codes, sum);
+      block += kI2BlockBytes;
+      next += kI2BlockBytes;
+      codes += kI2BlockK;
+    }
+    acc[i] = vaddvq_s32(sum) - a.sum;
+  }
+}
+
+#include "kernels/generic/gemv_columns.inl.h"
+
 // t3: for each group of three activations one table of the sums of magnitudes 0..13, split so that
 // byte sums of a whole block (8 groups) fit: sum = 32 * hi + lo with lo in -16..15 (8 of them:
 // -128..120) and hi in -12..12. A negative group adds ~hi and ~lo, that is -sum - 33, and the end
@@ -221,6 +242,17 @@ __attribute__((noinline)) void ternary_gemv_addsub_i8_i2_i32(const TileStreams& 
 __attribute__((noinline)) void ternary_gemv_dot_i8_i2_i32(const TileStreams& streams,
                                                           int64_t num_blocks, const Activation& a) {
   gemv_i2<add_i2_block_dot>(streams, num_blocks, a);
+}
+
+__attribute__((noinline)) void ternary_gemv_rows_i8_i2_i32(const ChosenRows& w, const Activation& a,
+                                                           int32_t* acc) {
+  gemv_chosen_rows(w, a, acc);
+}
+
+__attribute__((noinline)) void ternary_gemv_columns_i8_i2_i32(const ChosenRows& w,
+                                                              const int8_t* codes,
+                                                              int32_t* /*scratch*/, int32_t* acc) {
+  gemv_columns_plain(w, codes, acc);
 }
 
 __attribute__((noinline)) void ternary_gemv_addsub_i8_t3_i32(const TileStreams& streams,

@@ -55,6 +55,8 @@ KernelTable make_kernel_table() {
   table.gemv_dot[kI2] = ternary_gemv_dot_i8_i2_i32;
   table.gemv_dot[kT3] = ternary_gemv_dot_i8_t3_i32;
   table.gemv_dot[kT5] = ternary_gemv_dot_i8_t5_i32;
+  table.gemv_rows = ternary_gemv_rows_i8_i2_i32;
+  table.gemv_columns = ternary_gemv_columns_i8_i2_i32;
   table.gemm[kI2] = ternary_gemm_i8_i2_i32;
   table.gemm[kT3] = ternary_gemm_i8_t3_i32;
   table.gemm[kT5] = ternary_gemm_i8_t5_i32;

@@ -27,6 +27,7 @@ constexpr int kT3Rows = 32, kT5Rows = 64;
 #include "kernels/scalar/gemv_addsub.inl.h"
 #include "kernels/scalar/unpacked.inl.h"
 #include "kernels/scalar/head_planes.inl.h"
+#include "kernels/generic/gemv_columns.inl.h"
 // clang-format on
 
 }  // namespace
@@ -63,6 +64,15 @@ void ternary_gemv_dot_i8_t3_i32(const TileStreams& streams, int64_t num_blocks,
 void ternary_gemv_dot_i8_t5_i32(const TileStreams& streams, int64_t num_blocks,
                                 const Activation& a) {
   gemv_dot<Packing::kT5>(streams, num_blocks, a);
+}
+
+void ternary_gemv_rows_i8_i2_i32(const ChosenRows& w, const Activation& a, int32_t* acc) {
+  gemv_rows_i2(w, a, acc);
+}
+
+void ternary_gemv_columns_i8_i2_i32(const ChosenRows& w, const int8_t* codes, int32_t* /*scratch*/,
+                                    int32_t* acc) {
+  gemv_columns_plain(w, codes, acc);
 }
 
 // ---- GEMM ----
@@ -134,6 +144,8 @@ KernelTable make_kernel_table() {
   for (GemvFamily& family : t.auto_family) family = GemvFamily::kAddsub;
   for (int64_t& tokens : t.gemv_tokens) tokens = kMaxGemvTokens;
   t.auto_packing = Packing::kT5;
+  t.gemv_rows = ternary_gemv_rows_i8_i2_i32;
+  t.gemv_columns = ternary_gemv_columns_i8_i2_i32;
   t.gemm_i8 = gemm_i8;
   set_head_planes(&t);
   t.read_streams = read_streams;

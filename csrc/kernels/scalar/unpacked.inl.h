@@ -107,6 +107,14 @@ BITINFER_INLINE void gemv_dot(const TileStreams& streams, int64_t num_blocks, co
   }
 }
 
+BITINFER_INLINE void gemv_rows_i2(const ChosenRows& w, const Activation& a, int32_t* acc) {
+  assert(w.count >= 1 && w.num_blocks >= 1);
+  const int64_t row_bytes = w.num_blocks * layout(Packing::kI2).block_bytes;
+  for (int64_t i = 0; i < w.count; ++i) {
+    gemv_dot<Packing::kI2>({1, 1, {w.w + w.rows[i] * row_bytes}, {acc + i}}, w.num_blocks, a);
+  }
+}
+
 template <Packing packing>
 BITINFER_INLINE void gemm(const uint8_t* tiles, int64_t num_tiles, int64_t num_blocks,
                           const int8_t* a, int64_t a_stride, int64_t m, int32_t* acc,
