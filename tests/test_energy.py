@@ -94,10 +94,12 @@ POWERMETRICS = """#!/bin/sh
 exec '{python}' - "$@" <<'END'
 import sys
 assert sys.argv[1:3] == ["--samplers", "cpu_power"], sys.argv
+samples = ""
 for elapsed, power in ((100.0, 2000), (102.5, 4000)):
-    print(f"*** Sampled system activity (Sun Nov 22 01:02:03 2026) ({{elapsed}}ms elapsed) ***")
-    print("**** Processor usage ****\\n\\nE-Cluster Power: 7 mW")
-    print(f"CPU Power: {{power}} mW\\nGPU Power: 9 mW")  # into a buffer: both samples come at once
+    samples += f"*** Sampled system activity (Sun Nov 22 01:02:03 2026) ({{elapsed}}ms elapsed)\\n"
+    samples += "**** Processor usage ****\\n\\nE-Cluster Power: 7 mW\\n"
+    samples += f"CPU Power: {{power}} mW\\nGPU Power: 9 mW\\n"
+sys.stdout.write(samples)  # at once: the test ends the program after the first
 END
 """
 

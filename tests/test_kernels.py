@@ -190,6 +190,7 @@ def test_gemm_i8_equals_oracle(isa):
         (33, 5, 129),
         (64, 8, 576),
         (65, 17, 1021),
+        (97, 37, 4165),
     ]:
         w = rng.integers(-128, 128, (n, k)).astype(np.int8)
         a = rng.integers(-127, 128, (m, k)).astype(np.int8)

@@ -16,6 +16,7 @@ LOAD = {
     "packing": "auto",
     "head": "int8",
     "kv_cache": "f16",
+    "ffn": "auto",
     "weights": "auto",
     "num_threads": None,
     "context_length": None,

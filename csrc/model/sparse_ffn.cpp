@@ -50,6 +50,7 @@ SparseFfn::SparseFfn(const DecoderSpec& spec, const DecoderWeights& weights, int
 
 std::vector<FfnDensity> SparseFfn::density() const {
   std::vector<FfnDensity> all;
+  all.reserve(layers_.size());
   for (const Layer& layer : layers_) all.push_back({layer.gate.average(), layer.down.average()});
   return all;
 }

@@ -136,8 +136,7 @@ LayerWeights load_layer(const DecoderSpec& spec, int64_t i, Loader* loader) {
 }
 
 // Keeps an int8 head in two planes; its codes are not used again.
-void split(const DecoderSpec& spec, int num_threads, Head* head, DecoderWeights* w) {
-  const HeadSplit split = *spec.head_split;
+void split_planes(HeadSplit split, int num_threads, Head* head, DecoderWeights* w) {
   const int64_t v = head->vocab, h = head->hidden;
   BITINFER_CHECK(h <= kMaxPlaneColumns, "head: expected hidden_size up to "
                                             << kMaxPlaneColumns << " for " << layout(split).name
@@ -169,7 +168,7 @@ Head load_head(const DecoderSpec& spec, int num_threads, Loader* loader, Decoder
         reinterpret_cast<const int8_t*>(loader->get(name, "i8", {v, round_up(h, 64)}).data);
     head.row_scale = loader->floats(name + "_scale", v);
     w->head_bytes = v * (round_up(h, 64) + 4);
-    if (spec.head_split) split(spec, num_threads, &head, w);
+    if (spec.head_split) split_planes(*spec.head_split, num_threads, &head, w);
     return head;
   }
   if (!spec.tie_word_embeddings) {

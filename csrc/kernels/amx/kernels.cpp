@@ -1,4 +1,4 @@
-// The amx row: GEMM by AMX-INT8 tiles. Everything else is the avx512vbmi row's.
+// The amx row: GEMMs by AMX-INT8 tiles. Everything else is the avx512vbmi row's.
 //
 // GCC 12 takes the headers' undefined vectors for a mistake of ours (GCC bug 105593).
 #pragma GCC diagnostic push
@@ -37,7 +37,9 @@ constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in eve
 #include "kernels/generic/vnni_kernels.inl.h"
 #include "kernels/generic/token_blocks.inl.h"
 #include "kernels/generic/ternary_gemm.inl.h"
+#include "kernels/generic/gemm_i8.inl.h"
 #include "kernels/amx/tile_micro.inl.h"
+#include "kernels/amx/gemm_i8.inl.h"
 // clang-format on
 
 }  // namespace
@@ -48,6 +50,8 @@ KernelTable make_kernel_table() {
   table.gemm[static_cast<int>(Packing::kT3)] = ternary_gemm_i8<Packing::kT3>;
   table.gemm[static_cast<int>(Packing::kT5)] = ternary_gemm_i8<Packing::kT5>;
   table.gemv_tokens[static_cast<int>(Packing::kT5)] = 2;
+  table.gemm_i8 = gemm_i8;
+  table.multiply_peak = multiply_peak;
   return table;
 }
 

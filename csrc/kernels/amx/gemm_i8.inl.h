@@ -1,0 +1,116 @@
+// The head's GEMM on AMX-INT8 tiles: 32 rows of weights, as they lie, by up to 32 tokens, whose
+// codes are first put into quads. Included inside the amx row's anonymous namespace.
+//
+// A tile of weights is 16 rows of 64 columns; one of tokens has a quad of columns a row, a dword a
+// token. Columns are taken in pieces whose quads fit on the stack; sums of later pieces are added.
+#pragma once
+
+constexpr int64_t kHeadPieceK = 4096;
+constexpr int64_t kHeadTileRows = 16;
+constexpr int64_t kHeadTileTokens = 16;
+
+// Columns [0, columns) of up to 16 tokens to quads: (columns / 4, 16) dwords, missing tokens zero.
+BITINFER_INLINE void tokens_to_quads(const int8_t* a, int64_t a_stride, int64_t tokens,
+                                     int64_t columns, int32_t* quads) {
+  for (int64_t t = 0; t < kHeadTileTokens; ++t) {
+    for (int64_t q = 0; q < columns / 4; ++q) {
+      int32_t quad = 0;
+      if (t < tokens) __builtin_memcpy(&quad, a + t * a_stride + 4 * q, 4);
+      quads[q * kHeadTileTokens + t] = quad;
+    }
+  }
+}
+
+// Tiles 0..3: sums [rows / 16][tokens / 16]; 4, 5: weights; 6, 7: tokens.
+template <int token_tiles>
+BITINFER_INLINE void head_tiles(const int8_t* w, int64_t k_padded, int64_t columns,
+                                const int32_t* quads, int64_t quads_bytes) {
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  const int8_t* lower = w + kHeadTileRows * k_padded;
+  const auto* tokens = reinterpret_cast<const uint8_t*>(quads);
+  for (int64_t k = 0; k < columns; k += 64, tokens += 16 * 64) {
+    for (int64_t r = 0; r < 2 * kHeadTileRows; ++r)
+      prefetch(reinterpret_cast<const uint8_t*>(w) + r * k_padded + k + kPrefetchAhead);
+    _tile_loadd(6, tokens, 64);
+    _tile_loadd(4, w + k, k_padded);
+    _tile_dpbssd(0, 4, 6);
+    _tile_loadd(5, lower + k, k_padded);
+    _tile_dpbssd(2, 5, 6);
+    if constexpr (token_tiles == 2) {
+      _tile_loadd(7, tokens + quads_bytes, 64);
+      _tile_dpbssd(1, 4, 7);
+      _tile_dpbssd(3, 5, 7);
+    }
+  }
+}
+
+// acc[t * acc_stride + r] (+)= the sums of 16 rows and 16 tokens.
+BITINFER_INLINE void store_head_tile(const int32_t (*sums)[16], int64_t tokens, bool first,
+                                     int32_t* acc, int64_t acc_stride) {
+  for (int64_t t = 0; t < tokens; ++t, acc += acc_stride) {
+    for (int64_t r = 0; r < kHeadTileRows; ++r)
+      acc[r] = static_cast<int32_t>((first ? 0u : static_cast<uint32_t>(acc[r])) +
+                                    static_cast<uint32_t>(sums[r][t]));
+  }
+}
+
+// Rows [0, n), n a multiple of 32, and tokens [0, m), m <= 32.
+template <int token_tiles>
+BITINFER_INLINE void gemm_i8_by_tiles(const int8_t* w, int64_t n, const int8_t* a, int64_t a_stride,
+                                      int64_t m, int64_t k_padded, int32_t* acc,
+                                      int64_t acc_stride) {
+  constexpr int64_t kQuadsBytes = kHeadPieceK * kHeadTileTokens;  // of 16 tokens
+  alignas(64) int32_t quads[token_tiles][kQuadsBytes / 4];
+  const int64_t counts[2] = {m < kHeadTileTokens ? m : kHeadTileTokens, m - kHeadTileTokens};
+  for (int64_t first = 0; first < k_padded; first += kHeadPieceK) {
+    const int64_t columns = k_padded - first < kHeadPieceK ? k_padded - first : kHeadPieceK;
+    for (int i = 0; i < token_tiles; ++i)
+      tokens_to_quads(a + i * kHeadTileTokens * a_stride + first, a_stride, counts[i], columns,
+                      quads[i]);
+    for (int64_t row = 0; row < n; row += 2 * kHeadTileRows) {
+      head_tiles<token_tiles>(w + row * k_padded + first, k_padded, columns, quads[0], kQuadsBytes);
+      alignas(64) int32_t sums[4][16][16];
+      _tile_stored(0, sums[0], 64);
+      _tile_stored(2, sums[2], 64);
+      if constexpr (token_tiles == 2) {
+        _tile_stored(1, sums[1], 64);
+        _tile_stored(3, sums[3], 64);
+      }
+      for (int i = 0; i < 2 * token_tiles; ++i) {
+        const int half = i / token_tiles, block = i % token_tiles;
+        store_head_tile(sums[2 * half + block], counts[block], first == 0,
+                        acc + block * kHeadTileTokens * acc_stride + row + half * kHeadTileRows,
+                        acc_stride);
+      }
+    }
+  }
+}
+
+BITINFER_SYMBOL void gemm_i8(const int8_t* w, int64_t n, const int8_t* a, int64_t a_stride,
+                             const int32_t* a_sum, int64_t m, int64_t k_padded, int32_t* acc,
+                             int64_t acc_stride) {
+  constexpr int64_t kFewTokens = 4;
+  const int64_t rows = m <= kFewTokens ? 0 : n / (2 * kHeadTileRows) * (2 * kHeadTileRows);
+  if (rows < n) {
+    gemm_i8_by_rows(w + rows * k_padded, n - rows, a, a_stride, a_sum, m, k_padded, acc + rows,
+                    acc_stride);
+  }
+  if (rows == 0) return;
+  const TileConfig config;
+  _tile_loadconfig(&config);
+  for (int64_t i = 0; i < m; i += 2 * kHeadTileTokens) {
+    const int64_t left = m - i;
+    if (left > kHeadTileTokens) {
+      gemm_i8_by_tiles<2>(w, rows, a + i * a_stride, a_stride,
+                          left < 2 * kHeadTileTokens ? left : 2 * kHeadTileTokens, k_padded,
+                          acc + i * acc_stride, acc_stride);
+    } else {
+      gemm_i8_by_tiles<1>(w, rows, a + i * a_stride, a_stride, left, k_padded, acc + i * acc_stride,
+                          acc_stride);
+    }
+  }
+  _tile_release();
+}
