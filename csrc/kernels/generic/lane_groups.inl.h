@@ -17,7 +17,7 @@ struct LaneGroup {
 // that only prefetches for one without effect, and drops calls that need not be inlined.
 struct FetchAhead {
   BITINFER_INLINE void operator()(int, const uint8_t* block) const {
-    prefetch(block + kPrefetchAhead);
+    __builtin_prefetch(block + kPrefetchAhead);
   }
 };
 
