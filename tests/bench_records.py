@@ -42,6 +42,7 @@ def make_record(speed: float = 20.0, *, spread: float = 0.1, **changes: Any) -> 
         "kernel": "ternary_gemv_addsub_i8_t5_i32",
         "head": "int8",
         "kv_cache": "f16",
+        "ffn": "dense",
         "weights": "mmap",
         "model": "some-2b",
         "shape": {"hidden_size": 2560, "num_hidden_layers": 30},

@@ -37,6 +37,7 @@ FIELDS = {
     "kernel": str,
     "head": str,
     "kv_cache": str,
+    "ffn": str,
     "weights": str,
     "model": str,
     "shape": dict,

@@ -9,7 +9,7 @@ from bitinfer.bench.record import Record
 
 # What must agree for a ratio to mean anything, and what may be the very thing that is compared.
 _SAME_MACHINE = ("cpu", "cores", "memory")
-_SETTINGS = ("packing", "head", "kv_cache", "weights", "isa", "kernel")
+_SETTINGS = ("packing", "head", "kv_cache", "ffn", "weights", "isa", "kernel")
 
 
 @dataclass(frozen=True)

@@ -171,6 +171,7 @@ def _record(
         kernel="+".join([gemm] * bool(case.prompt) + [gemv] * bool(case.generated)),
         head=engine.head,
         kv_cache=engine.kv_cache,
+        ffn=engine.ffn,
         weights=engine.weights,
         model=engine.folder.name,
         shape={key: engine.spec[key] for key in _SHAPE_KEYS},

@@ -38,6 +38,7 @@ class Record:
         roofline_gb_per_s: The fastest read of one decoded token's bytes in the same run.
         joules_per_token: Of the processor's counter, over all repeats; None without a counter.
         energy: Which counter, or why there is none.
+        ffn: ``dense`` or ``sparse``.
         weights: Where they lie: ``mmap`` or ``copy``.
         kernel: Of this phase's ternary matrices.
         machine: ``machine.machine_facts``.
@@ -65,6 +66,7 @@ class Record:
     kernel: str
     head: str
     kv_cache: str
+    ffn: str
     weights: str
     model: str
     shape: dict[str, Any]
@@ -112,6 +114,7 @@ class Record:
             "depth": 0,
             "tokens_per_s_runs": [],
             "bytes_by_part": {},
+            "ffn": "dense",
             "weights": "mmap",
             "joules_per_token": None,
             "energy": "not available: not measured when this record was made",

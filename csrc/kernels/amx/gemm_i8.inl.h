@@ -100,7 +100,7 @@ BITINFER_SYMBOL void gemm_i8(const int8_t* w, int64_t n, const int8_t* a, int64_
   }
   if (rows == 0) return;
   const TileConfig config;
-  _tile_loadconfig(&config);
+  load_config(config);
   for (int64_t i = 0; i < m; i += 2 * kHeadTileTokens) {
     const int64_t left = m - i;
     if (left > kHeadTileTokens) {

@@ -13,6 +13,12 @@ struct TileConfig {
 };
 constexpr int64_t kTileTokens = 16;
 
+// GCC 12 takes the instruction to read the first 8 bytes only and leaves out stores to the others.
+BITINFER_INLINE void load_config(const TileConfig& config) {
+  __asm__ volatile("" : : "m"(config));
+  _tile_loadconfig(&config);
+}
+
 // Pieces of K whose codes, 32 rows, stay in the first-level cache. Whole tiles of 64 columns, as a
 // tile reads past the end of a piece: behind the last one activations are zero.
 template <Packing packing>
@@ -178,11 +184,11 @@ BITINFER_SYMBOL void ternary_gemm_i8(const uint8_t* tiles, int64_t num_tiles, in
     for (int tile = 0; tile < 5; ++tile) config.rows[tile] = static_cast<uint8_t>(m);
     config.row_bytes[4] = kColumns;
     config.rows[6] = config.rows[7] = kColumns / 4;
-    _tile_loadconfig(&config);
+    load_config(config);
     FewTokens<packing>::run(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc, acc_stride,
                             scratch);
   } else {
-    _tile_loadconfig(&config);
+    load_config(config);
     gemm<packing, TileMicro>(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc, acc_stride,
                              scratch, kTilePieceK<packing>);
   }
@@ -192,7 +198,7 @@ BITINFER_SYMBOL void ternary_gemm_i8(const uint8_t* tiles, int64_t num_tiles, in
 // Products of whole tiles that are in registers.
 BITINFER_SYMBOL int64_t multiply_peak(int64_t steps) {
   const TileConfig config;
-  _tile_loadconfig(&config);
+  load_config(config);
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
