@@ -18,7 +18,7 @@ from bitinfer.history import History
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pseudo terminals")
 
 CHAT = "from bitinfer.cli import main; main(['chat', *{!r}], prog_name='bitinfer')"
-LONG = ("--temperature", "1.5", "--max-tokens", "900", "--seed", "8")  # 300 words
+LONG = ("--temperature", "1.5", "--max-tokens", "900", "--seed", "129")  # 700 words
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_end_from_outside_at_the_prompt_is_silent(terminal) -> None:
 
 
 def test_what_is_typed_during_a_reply_waits_for_the_prompt(terminal) -> None:
-    one = terminal("--temperature", "0")
+    one = terminal(*LONG)
     begin_story(one)
     one.type("Hi there")
     text = one.wait_for(r">>> Hi there\Z")
