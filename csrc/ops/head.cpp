@@ -10,10 +10,11 @@ namespace bitinfer {
 namespace {
 
 constexpr int64_t kTaskBytes = 128 * 1024;
+constexpr int64_t kBatchTaskBytes = 512 * 1024;  // of several states, which kernels rearrange first
 
 // Rows of a task: enough bytes to be worth one, and room for their sums.
-int64_t rows_per_task(int64_t row_bytes, int64_t most) {
-  return std::max<int64_t>(std::min(kTaskBytes / row_bytes, most) / 16 * 16, 16);
+int64_t rows_per_task(int64_t bytes, int64_t row_bytes, int64_t most) {
+  return std::max<int64_t>(std::min(bytes / row_bytes, most) / 16 * 16, 16);
 }
 
 void quantize_states(const OpContext& ctx, const HeadScratch& s, const float* x, int64_t x_stride,
@@ -30,7 +31,8 @@ void quantize_states(const OpContext& ctx, const HeadScratch& s, const float* x,
 void int8_logits(const OpContext& ctx, const Head& head, const HeadScratch& s, int64_t m,
                  float* logits) {
   const int64_t stride = round_up(head.hidden, 64);
-  const int64_t rows = rows_per_task(stride, acc_elements(m) / (2 * m));
+  const int64_t rows =
+      rows_per_task(m > 1 ? kBatchTaskBytes : kTaskBytes, stride, acc_elements(m) / (2 * m));
   parallel_for(ctx.threads_for(head.vocab * stride), 0, head.vocab, rows,
                [&](int64_t begin, int64_t end, int thread) {
                  int32_t* acc = (*ctx.scratch)[static_cast<std::size_t>(thread)].acc.data();
@@ -48,7 +50,7 @@ void int8_logits(const OpContext& ctx, const Head& head, const HeadScratch& s, i
 void source_logits(const OpContext& ctx, const Head& head, const float* x, int64_t x_stride,
                    int64_t m, float* logits) {
   const int64_t row_bytes = head.hidden * float_bytes(head.type);
-  const int64_t rows = rows_per_task(row_bytes, head.vocab);
+  const int64_t rows = rows_per_task(kTaskBytes, row_bytes, head.vocab);
   parallel_for(ctx.threads_for(head.vocab * row_bytes), 0, head.vocab, rows,
                [&](int64_t begin, int64_t end, int) {
                  const void* w = static_cast<const uint8_t*>(head.rows) + begin * row_bytes;
