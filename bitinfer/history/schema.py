@@ -57,8 +57,9 @@ VERSION = len(_MIGRATIONS)
 
 def check_owner(connection: sqlite3.Connection, path: Path) -> None:
     """Refuse what is not ours before anything is written."""
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    # In this order: another process may make tables and owner, together, between the two.
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
     if application != _APPLICATION_ID and tables:
         raise HistoryError(f"history: {path}: expected bitinfer's history, got another database")
     version = _version(connection)
