@@ -69,6 +69,21 @@ def _shape(hidden: int, inner: int, layers: int, heads: int, kv_heads: int, **re
     return Shape(config, sub_norms)
 
 
+def _one_bit_llm(*sizes: int) -> Shape:
+    """A model of 1bitLLM's, which differ in their sizes only."""
+    return _shape(
+        *sizes,
+        model_type="bitnet",
+        architectures=["BitNetForCausalLM"],
+        vocab_size=32002,
+        hidden_act="silu",
+        max_position_embeddings=2048,
+        rope_theta=10000.0,
+        tie_word_embeddings=True,
+        sub_norms=True,
+    )
+
+
 SHAPES = {
     "bitnet-2b-4t": _shape(
         *(2560, 6912, 30, 20, 5),
@@ -81,28 +96,8 @@ SHAPES = {
         tie_word_embeddings=True,
         sub_norms=True,
     ),
-    "bitnet-700m": _shape(  # 1bitLLM/bitnet_b1_58-large
-        *(1536, 4096, 24, 16, 16),
-        model_type="bitnet",
-        architectures=["BitNetForCausalLM"],
-        vocab_size=32002,
-        hidden_act="silu",
-        max_position_embeddings=2048,
-        rope_theta=10000.0,
-        tie_word_embeddings=True,
-        sub_norms=True,
-    ),
-    "bitnet-3b": _shape(  # 1bitLLM/bitnet_b1_58-3B
-        *(3200, 8640, 26, 32, 32),
-        model_type="bitnet",
-        architectures=["BitNetForCausalLM"],
-        vocab_size=32002,
-        hidden_act="silu",
-        max_position_embeddings=2048,
-        rope_theta=10000.0,
-        tie_word_embeddings=True,
-        sub_norms=True,
-    ),
+    "bitnet-700m": _one_bit_llm(1536, 4096, 24, 16, 16),  # 1bitLLM/bitnet_b1_58-large
+    "bitnet-3b": _one_bit_llm(3200, 8640, 26, 32, 32),  # 1bitLLM/bitnet_b1_58-3B
     "llama-8b": _shape(  # HF1BitLLM/Llama3-8B-1.58
         *(4096, 14336, 32, 32, 8),
         model_type="llama",
