@@ -8,17 +8,18 @@
 constexpr int64_t kHeadPieceK = 4096;
 constexpr int64_t kHeadTileRows = 16;
 constexpr int64_t kHeadTileTokens = 16;
+constexpr int64_t kHeadAhead = 256;  // columns ahead of the present read, in each of 32 rows
 
-// Columns [0, columns) of up to 16 tokens to quads: (columns / 4, 16) dwords, missing tokens zero.
+// Columns [0, columns) of up to 16 tokens to quads: (columns / 4, 16) dwords, missing tokens those
+// of the first. columns is a multiple of 64.
 BITINFER_INLINE void tokens_to_quads(const int8_t* a, int64_t a_stride, int64_t tokens,
                                      int64_t columns, int32_t* quads) {
-  for (int64_t t = 0; t < kHeadTileTokens; ++t) {
-    for (int64_t q = 0; q < columns / 4; ++q) {
-      int32_t quad = 0;
-      if (t < tokens) __builtin_memcpy(&quad, a + t * a_stride + 4 * q, 4);
-      quads[q * kHeadTileTokens + t] = quad;
-    }
-  }
+  alignas(64) int32_t from[kHeadTileTokens];
+  for (int t = 0; t < kHeadTileTokens; ++t)
+    from[t] = static_cast<int32_t>(t < tokens ? t * a_stride : 0);
+  const __m512i token = load64(from);
+  for (int64_t q = 0; q < columns / 4; ++q)
+    _mm512_store_si512(quads + q * kHeadTileTokens, _mm512_i32gather_epi32(token, a + 4 * q, 1));
 }
 
 // Tiles 0..3: sums [rows / 16][tokens / 16]; 4, 5: weights; 6, 7: tokens.
@@ -29,11 +30,14 @@ BITINFER_INLINE void head_tiles(const int8_t* w, int64_t k_padded, int64_t colum
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
+  const int64_t next = 2 * kHeadTileRows * k_padded;  // the rows read after these
   const int8_t* lower = w + kHeadTileRows * k_padded;
   const auto* tokens = reinterpret_cast<const uint8_t*>(quads);
   for (int64_t k = 0; k < columns; k += 64, tokens += 16 * 64) {
+    const int64_t ahead =
+        k + kHeadAhead < columns ? k + kHeadAhead : next + k + kHeadAhead - columns;
     for (int64_t r = 0; r < 2 * kHeadTileRows; ++r)
-      prefetch(reinterpret_cast<const uint8_t*>(w) + r * k_padded + k + kPrefetchAhead);
+      prefetch(reinterpret_cast<const uint8_t*>(w) + r * k_padded + ahead);
     _tile_loadd(6, tokens, 64);
     _tile_loadd(4, w + k, k_padded);
     _tile_dpbssd(0, 4, 6);
@@ -70,6 +74,7 @@ BITINFER_INLINE void gemm_i8_by_tiles(const int8_t* w, int64_t n, const int8_t* 
     for (int i = 0; i < token_tiles; ++i)
       tokens_to_quads(a + i * kHeadTileTokens * a_stride + first, a_stride, counts[i], columns,
                       quads[i]);
+    codes_are_written();
     for (int64_t row = 0; row < n; row += 2 * kHeadTileRows) {
       head_tiles<token_tiles>(w + row * k_padded + first, k_padded, columns, quads[0], kQuadsBytes);
       alignas(64) int32_t sums[4][16][16];
@@ -92,8 +97,8 @@ BITINFER_INLINE void gemm_i8_by_tiles(const int8_t* w, int64_t n, const int8_t* 
 BITINFER_SYMBOL void gemm_i8(const int8_t* w, int64_t n, const int8_t* a, int64_t a_stride,
                              const int32_t* a_sum, int64_t m, int64_t k_padded, int32_t* acc,
                              int64_t acc_stride) {
-  constexpr int64_t kFewTokens = 4;
-  const int64_t rows = m <= kFewTokens ? 0 : n / (2 * kHeadTileRows) * (2 * kHeadTileRows);
+  constexpr int64_t kByRows = 10;  // up to so many are faster without tiles
+  const int64_t rows = m <= kByRows ? 0 : n / (2 * kHeadTileRows) * (2 * kHeadTileRows);
   if (rows < n) {
     gemm_i8_by_rows(w + rows * k_padded, n - rows, a, a_stride, a_sum, m, k_padded, acc + rows,
                     acc_stride);

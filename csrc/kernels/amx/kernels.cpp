@@ -33,9 +33,11 @@ constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in eve
 #include "kernels/generic/lane_groups.inl.h"
 #include "kernels/generic/unpack_panel.inl.h"
 #include "kernels/avx512vbmi/unpack_t5.inl.h"
-#include "kernels/avx512vnni/dot_words.h"
-#include "kernels/generic/vnni_kernels.inl.h"
 #include "kernels/generic/token_blocks.inl.h"
+#include "kernels/avx512vnni/dot_words.h"
+#include "kernels/avx512vbmi/gemm_few_t5.inl.h"
+#include "kernels/generic/vnni_kernels.inl.h"
+#include "kernels/generic/gemm_few_i2.inl.h"
 #include "kernels/generic/ternary_gemm.inl.h"
 #include "kernels/generic/gemm_i8.inl.h"
 #include "kernels/amx/tile_micro.inl.h"
@@ -49,7 +51,6 @@ KernelTable make_kernel_table() {
   table.gemm[static_cast<int>(Packing::kI2)] = ternary_gemm_i8<Packing::kI2>;
   table.gemm[static_cast<int>(Packing::kT3)] = ternary_gemm_i8<Packing::kT3>;
   table.gemm[static_cast<int>(Packing::kT5)] = ternary_gemm_i8<Packing::kT5>;
-  table.gemv_tokens[static_cast<int>(Packing::kT5)] = 2;
   table.gemm_i8 = gemm_i8;
   table.multiply_peak = multiply_peak;
   return table;

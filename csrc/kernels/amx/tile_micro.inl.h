@@ -19,6 +19,9 @@ BITINFER_INLINE void load_config(const TileConfig& config) {
   _tile_loadconfig(&config);
 }
 
+// The compiler does not know that tile loads read memory.
+BITINFER_INLINE void codes_are_written() { __asm__ volatile("" : : : "memory"); }
+
 // Pieces of K whose codes, 32 rows, stay in the first-level cache. Whole tiles of 64 columns, as a
 // tile reads past the end of a piece: behind the last one activations are zero.
 template <Packing packing>
@@ -77,6 +80,7 @@ struct TileMicro {
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
+    codes_are_written();
     for (int64_t k = 0; k < 4 * quads; k += kTileK, panel += 16 * kQuadBytes) {
       _tile_loadd(6, panel, kQuadBytes);
       _tile_loadd(7, panel + group_bytes, kQuadBytes);
@@ -100,7 +104,7 @@ struct FewTokens {
   static constexpr int kGroups = Shape::kRows / kGroupRows;
   static constexpr int64_t kPieceK = packing == Packing::kI2   ? 256
                                      : packing == Packing::kT3 ? 192
-                                                               : 240;
+                                                               : kTileColumns;
   static constexpr int64_t kColumns = packing == Packing::kT5 ? kTileColumns : kTileK;  // of a tile
   static constexpr int64_t kPieceBlocks = kPieceK / Shape::kLayout.block_k;
   static constexpr int64_t kGroupBytes = kPieceK / 4 * kQuadBytes;
@@ -108,6 +112,7 @@ struct FewTokens {
 
   static BITINFER_INLINE void multiply(const uint8_t* panel, int64_t columns, const int8_t* a,
                                        int64_t a_stride) {
+    codes_are_written();
     for (int64_t k = 0; k < columns; k += kColumns, panel += kColumns / 4 * kQuadBytes) {
       _tile_loadd(4, a + k, a_stride);
       _tile_loadd(6, panel, kQuadBytes);
@@ -178,6 +183,15 @@ BITINFER_SYMBOL void ternary_gemm_i8(const uint8_t* tiles, int64_t num_tiles, in
                                      const int8_t* a, int64_t a_stride, const int32_t* a_sum,
                                      int64_t m, int32_t* acc, int64_t acc_stride,
                                      uint8_t* scratch) {
+  if constexpr (packing == Packing::kT5) {
+    constexpr int64_t kByQuads = 5;  // up to so many are faster without tiles
+    if (m <= kByQuads)
+      return gemm_few_t5(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc, acc_stride);
+  }
+  if constexpr (packing == Packing::kI2) {
+    if (m <= kFewI2Tokens)
+      return gemm_few_i2(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc, acc_stride);
+  }
   TileConfig config;
   if (m <= kTileTokens) {
     constexpr int64_t kColumns = FewTokens<packing>::kColumns;

@@ -2,8 +2,8 @@
 // anonymous namespace.
 #pragma once
 
-constexpr int kHeadRows = 4;
-constexpr int kHeadTokens = 2;
+constexpr DotShape kFewHead = {4, 2};
+constexpr DotShape kBatchHead = {4, 2};
 
 // See ternary_gemm.inl.h. A pair c * a is in -512..508: int16 holds 64 of them.
 // Not inlined: GCC 12 then keeps the sums in registers.

@@ -32,13 +32,14 @@ constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in eve
 // clang-format off: each uses the ones before it
 #include "kernels/avx512vnni/words.h"
 #include "kernels/generic/lane_groups.inl.h"
-#include "kernels/avx512vbmi/ternary_gemv_t5.inl.h"
-#include "kernels/avx512vbmi/build_tables_t5.inl.h"
 #include "kernels/generic/unpack_panel.inl.h"
 #include "kernels/avx512vbmi/unpack_t5.inl.h"
-#include "kernels/avx512vnni/dot_words.h"
-#include "kernels/generic/vnni_kernels.inl.h"
+#include "kernels/avx512vbmi/ternary_gemv_t5.inl.h"
+#include "kernels/avx512vbmi/build_tables_t5.inl.h"
 #include "kernels/generic/token_blocks.inl.h"
+#include "kernels/avx512vnni/dot_words.h"
+#include "kernels/avx512vbmi/gemm_few_t5.inl.h"
+#include "kernels/generic/vnni_kernels.inl.h"
 #include "kernels/generic/ternary_gemm.inl.h"
 // clang-format on
 
@@ -64,6 +65,8 @@ BITINFER_SYMBOL void ternary_gemm_i8_t5_i32(const uint8_t* tiles, int64_t num_ti
                                             int64_t num_blocks, const int8_t* a, int64_t a_stride,
                                             const int32_t* a_sum, int64_t m, int32_t* acc,
                                             int64_t acc_stride, uint8_t* scratch) {
+  if (m <= kMostFewTokens)
+    return gemm_few_t5(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc, acc_stride);
   gemm<Packing::kT5, DotMicro>(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc, acc_stride,
                                scratch, kGemmPieceK);
 }
@@ -77,7 +80,7 @@ KernelTable make_kernel_table() {
   table.gemv_dot[kT5] = ternary_gemv_dot_i8_t5_i32;
   table.gemm[kT5] = ternary_gemm_i8_t5_i32;
   table.auto_family[kT5] = GemvFamily::kAddsub;
-  table.gemv_tokens[kT5] = kMaxGemvTokens;
+  table.gemv_tokens[kT5] = 2;
   table.auto_packing = Packing::kT5;
   return table;
 }

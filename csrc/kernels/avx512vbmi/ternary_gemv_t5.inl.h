@@ -14,8 +14,6 @@
 #pragma once
 
 constexpr int64_t kT5TableBytes = 256;  // 128 bytes l, then 128 bytes h
-constexpr int64_t kT5BlockBytes = kLayouts[static_cast<int>(Packing::kT5)].block_bytes;
-constexpr int kT5Rows = 64;
 constexpr int64_t kT5WidenBlocks = 6;
 constexpr int64_t kT5RunBlocks = 256 * kT5WidenBlocks;
 

@@ -7,6 +7,10 @@
 // bytes.
 #pragma once
 
+constexpr int64_t kT5BlockBytes = kLayouts[static_cast<int>(Packing::kT5)].block_bytes;
+constexpr int64_t kT5BlockK = kLayouts[static_cast<int>(Packing::kT5)].block_k;
+constexpr int kT5Rows = 64;
+
 // Trits [first, first + count) of K-block `block` are the codes from `place` on of quad `quad`.
 struct T5Part {
   int block, first, count, quad, place;
@@ -51,35 +55,43 @@ constexpr T5Unpack make_t5_unpack() {
 }
 constexpr T5Unpack kT5Unpack = make_t5_unpack();
 
-// One tile (64 rows); columns beyond the last block get any codes (their activations are zero).
-BITINFER_INLINE void unpack_t5(const uint8_t* tile, int64_t num_blocks, uint8_t* panel,
-                               int64_t group_bytes) {
+// 4 K-blocks of a tile (64 rows), `blocks` of them there, to 5 quads of a byte a row, the code of
+// column 4 q + i in bits 2 i + 1..2 i; columns beyond the last block get any codes (their
+// activations are zero). Rows stand in the order of T5Unpack::row.
+BITINFER_INLINE void t5_to_quads(const uint8_t* tile, int blocks, __m512i* quad) {
   const T5Unpack& t = kT5Unpack;
   const __m512i row = load64(t.row);
-  for (int64_t b = 0; b < num_blocks; b += 4, tile += 4 * 64) {
-    const int blocks = num_blocks - b < 4 ? static_cast<int>(num_blocks - b) : 4;
-    __m512i packed[4];
-    for (int i = 0; i < 4; ++i) {
-      const uint8_t* block = tile + 64 * (i < blocks ? i : 0);
-      prefetch(block + kPrefetchAhead);
-      packed[i] = _mm512_permutexvar_epi8(row, load64(block));
-    }
-    __m512i quad[kT5Quads];
+  __m512i packed[4];
+  for (int i = 0; i < 4; ++i)
+    packed[i] = _mm512_permutexvar_epi8(row, load64(tile + kT5BlockBytes * (i < blocks ? i : 0)));
 #pragma GCC unroll 8
-    for (int p = 0; p < kT5Parts; ++p) {
-      const T5Part& part = kT5PartList[p];
-      const __m512i bytes = packed[part.block];
-      const __m512i c =
-          _mm512_permutex2var_epi8(load64(t.codes[p]), bytes, load64(t.codes[p] + 64));
-      const __m512i twos = _mm512_set1_epi8(static_cast<char>(t.twos[p]));
-      const __m512i codes = _mm512_mask_sub_epi8(c, _mm512_movepi8_mask(bytes), twos, c);
-      quad[part.quad] = part.place == 0 ? codes : _mm512_or_si512(quad[part.quad], codes);
-    }
+  for (int p = 0; p < kT5Parts; ++p) {
+    const T5Part& part = kT5PartList[p];
+    const __m512i bytes = packed[part.block];
+    const __m512i c = _mm512_permutex2var_epi8(load64(t.codes[p]), bytes, load64(t.codes[p] + 64));
+    const __m512i twos = _mm512_set1_epi8(static_cast<char>(t.twos[p]));
+    const __m512i codes = _mm512_mask_sub_epi8(c, _mm512_movepi8_mask(bytes), twos, c);
+    quad[part.quad] = part.place == 0 ? codes : _mm512_or_si512(quad[part.quad], codes);
+  }
+}
+
+// A quad of a group of 16 rows, a byte a code.
+BITINFER_INLINE __m512i spread_t5(__m512i quad, __m512i shift) {
+  return _mm512_and_si512(_mm512_multishift_epi64_epi8(shift, quad), _mm512_set1_epi8(3));
+}
+
+// One tile; see unpack_panel.inl.h.
+BITINFER_INLINE void unpack_t5(const uint8_t* tile, int64_t num_blocks, uint8_t* panel,
+                               int64_t group_bytes) {
+  for (int64_t b = 0; b < num_blocks; b += 4, tile += 4 * kT5BlockBytes) {
+    const int blocks = num_blocks - b < 4 ? static_cast<int>(num_blocks - b) : 4;
+    for (int i = 0; i < 4; ++i) prefetch(tile + kT5BlockBytes * i + kPrefetchAhead);
+    __m512i quad[kT5Quads];
+    t5_to_quads(tile, blocks, quad);
     for (int q = 0; q < kT5Quads; ++q, panel += kQuadBytes) {
-      for (int g = 0; g < 4; ++g) {
-        const __m512i codes = _mm512_multishift_epi64_epi8(load64(t.shift[g]), quad[q]);
-        _mm512_storeu_si512(panel + g * group_bytes, _mm512_and_si512(codes, _mm512_set1_epi8(3)));
-      }
+      for (int g = 0; g < 4; ++g)
+        _mm512_storeu_si512(panel + g * group_bytes,
+                            spread_t5(quad[q], load64(kT5Unpack.shift[g])));
     }
   }
 }

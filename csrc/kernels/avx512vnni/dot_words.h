@@ -6,8 +6,9 @@ constexpr int kDotBytes = 64;
 constexpr int kI2DotLanes = 8;
 constexpr int kMicroTokens =
     12;  // 2 vectors x 12 tokens of sums, 2 of codes, 1 of activations: 27 registers
-constexpr int kHeadRows = 8;
-constexpr int kHeadTokens = 2;
+constexpr DotShape kFewI2 = {4, 3};
+constexpr DotShape kFewHead = {8, 2};
+constexpr DotShape kBatchHead = {4, 5};
 
 BITINFER_INLINE DotVec load_dot(const void* p) { return load64(p); }
 BITINFER_INLINE void store_dot(void* p, DotVec a) { _mm512_storeu_si512(p, a); }
@@ -45,19 +46,26 @@ BITINFER_INLINE void add_to_eights(DotVec low, DotVec high, int32_t* acc) {
   }
 }
 
-// out[i] = sum of the 32-bit lanes of v[i], count = 1, 2, 4 or 8: eight are joined by a tree.
+BITINFER_INLINE __m256i join_halves(DotVec a) {
+  return _mm256_add_epi32(_mm512_castsi512_si256(a), _mm512_extracti64x4_epi64(a, 1));
+}
+// Of v[0..3]: in each 128-bit lane the sums of that lane and the one 256 bits on, of v[i] in 32-bit
+// lane i.
+BITINFER_INLINE __m256i join_four(const DotVec* v) {
+  return _mm256_hadd_epi32(_mm256_hadd_epi32(join_halves(v[0]), join_halves(v[1])),
+                           _mm256_hadd_epi32(join_halves(v[2]), join_halves(v[3])));
+}
+
+// out[i] = sum of the 32-bit lanes of v[i]: four are joined by a tree.
 template <int count>
 BITINFER_INLINE void sum_lanes(const DotVec* v, int32_t* out) {
-  if constexpr (count == 8) {
-    __m256i x[8];
-    for (int i = 0; i < 8; ++i) {
-      x[i] = _mm256_add_epi32(_mm512_castsi512_si256(v[i]), _mm512_extracti64x4_epi64(v[i], 1));
+  if constexpr (count % 4 == 0) {
+    for (int i = 0; i < count; i += 4) {
+      const __m256i four = join_four(v + i);
+      _mm_storeu_si128(
+          reinterpret_cast<__m128i*>(out + i),
+          _mm_add_epi32(_mm256_castsi256_si128(four), _mm256_extracti128_si256(four, 1)));
     }
-    for (int i = 0; i < 8; i += 2) x[i / 2] = _mm256_hadd_epi32(x[i], x[i + 1]);
-    for (int i = 0; i < 4; i += 2) x[i / 2] = _mm256_hadd_epi32(x[i], x[i + 1]);
-    const __m256i low = _mm256_permute2x128_si256(x[0], x[1], 0x20);
-    const __m256i high = _mm256_permute2x128_si256(x[0], x[1], 0x31);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_add_epi32(low, high));
   } else {
     for (int i = 0; i < count; ++i) out[i] = static_cast<int32_t>(fold_words(v[i]));
   }

@@ -38,10 +38,11 @@ constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in eve
 #include "kernels/generic/read_streams.inl.h"
 #include "kernels/generic/unpack_panel.inl.h"
 #include "kernels/generic/unpack_t5.inl.h"
+#include "kernels/generic/token_blocks.inl.h"
 #include "kernels/avx512vnni/dot_words.h"
 #include "kernels/generic/vnni_kernels.inl.h"
-#include "kernels/generic/token_blocks.inl.h"
 #include "kernels/generic/chosen_rows.inl.h"
+#include "kernels/generic/gemm_few_i2.inl.h"
 #include "kernels/generic/gemv_columns_vnni.inl.h"
 #include "kernels/generic/ternary_gemm.inl.h"
 #include "kernels/generic/gemm_i8.inl.h"
@@ -52,19 +53,13 @@ constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in eve
 }  // namespace
 
 #include "kernels/generic/dot_symbols.inl.h"
+#include "kernels/generic/vnni_symbols.inl.h"
 #include "kernels/generic/head_plane_symbols.inl.h"
-
-BITINFER_SYMBOL void ternary_gemv_columns_i8_i2_i32(const ChosenRows& w, const int8_t* codes,
-                                                    int32_t* scratch, int32_t* acc) {
-  gemv_columns_by_quads(w, codes, scratch, acc);
-}
 
 KernelTable make_kernel_table() {
   KernelTable table = avx2::make_kernel_table();
-  set_dot_symbols(&table);
+  set_vnni_symbols(&table);
   set_head_planes(&table);
-  table.gemv_columns = ternary_gemv_columns_i8_i2_i32;
-  table.auto_packing = Packing::kI2;
   table.f32 = make_float_kernels();
   return table;
 }

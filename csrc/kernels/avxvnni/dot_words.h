@@ -6,8 +6,9 @@ constexpr int kDotBytes = 32;
 constexpr int kI2DotLanes = 4;
 constexpr int kMicroTokens =
     6;  // 2 vectors x 6 tokens of sums, 2 of codes, 1 of activations: 15 registers
-constexpr int kHeadRows = 4;
-constexpr int kHeadTokens = 2;
+constexpr DotShape kFewI2 = {2, 3};
+constexpr DotShape kFewHead = {4, 2};
+constexpr DotShape kBatchHead = {2, 5};
 
 BITINFER_INLINE DotVec load_dot(const void* p) {
   return load_bytes(static_cast<const uint8_t*>(p));

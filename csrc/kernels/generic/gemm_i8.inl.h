@@ -3,26 +3,41 @@
 //
 //   acc[m][n] = sum_k w[n][k] * a[m][k]
 //
-// Needs kHeadRows, kHeadTokens and dot_rows<rows, tokens>(w, a, a_stride, a_sum, k, acc,
-// acc_stride) of the row: w[r] points at a row, acc[r] at its sum for the first token. Included
-// inside the anonymous namespace of a row.
+// Needs DotShapes kFewHead and kBatchHead of the row, and its dot_rows<rows, tokens>(w, a,
+// a_stride, a_sum, k, acc, acc_stride): w[r] points at a row, acc[r] at its sum for the first
+// token. Included inside the anonymous namespace of a row, after token_blocks.inl.h.
 #pragma once
 
-template <int rows>
+template <int rows, int tokens>
 BITINFER_INLINE void gemm_i8_rows(const int8_t* const* w, const int8_t* a, int64_t a_stride,
                                   const int32_t* a_sum, int64_t m, int64_t k_padded,
                                   int32_t* const* acc, int64_t acc_stride) {
-  int64_t i = 0;
-  int32_t* out[rows];
-  for (int r = 0; r < rows; ++r) out[r] = acc[r];
-  for (; i + kHeadTokens <= m; i += kHeadTokens) {
-    dot_rows<rows, kHeadTokens>(w, a + i * a_stride, a_stride, a_sum + i, k_padded, out,
-                                acc_stride);
-    for (int r = 0; r < rows; ++r) out[r] += kHeadTokens * acc_stride;
+  for_each_token_block<tokens>(0, m, [&](auto here, int64_t i) {
+    int32_t* out[rows];
+    for (int r = 0; r < rows; ++r) out[r] = acc[r] + i * acc_stride;
+    dot_rows<rows, decltype(here)::value>(w, a + i * a_stride, a_stride, a_sum + i, k_padded, out,
+                                          acc_stride);
+  });
+}
+
+template <int rows, int tokens>
+BITINFER_INLINE void gemm_i8_streams(const int8_t* w, int64_t n, const int8_t* a, int64_t a_stride,
+                                     const int32_t* a_sum, int64_t m, int64_t k_padded,
+                                     int32_t* acc, int64_t acc_stride) {
+  const int64_t stream_rows = n / rows;
+  for (int64_t i = 0; i < stream_rows; ++i) {
+    const int8_t* row[rows];
+    int32_t* out[rows];
+    for (int r = 0; r < rows; ++r) {
+      row[r] = w + (r * stream_rows + i) * k_padded;
+      out[r] = acc + r * stream_rows + i;
+    }
+    gemm_i8_rows<rows, tokens>(row, a, a_stride, a_sum, m, k_padded, out, acc_stride);
   }
-  for (; i < m; ++i) {
-    dot_rows<rows, 1>(w, a + i * a_stride, a_stride, a_sum + i, k_padded, out, acc_stride);
-    for (int r = 0; r < rows; ++r) out[r] += acc_stride;
+  for (int64_t i = stream_rows * rows; i < n; ++i) {
+    const int8_t* row = w + i * k_padded;
+    int32_t* out = acc + i;
+    gemm_i8_rows<1, tokens>(&row, a, a_stride, a_sum, m, k_padded, &out, acc_stride);
   }
 }
 
@@ -30,19 +45,9 @@ BITINFER_INLINE void gemm_i8_by_rows(const int8_t* w, int64_t n, const int8_t* a
                                      const int32_t* a_sum, int64_t m, int64_t k_padded,
                                      int32_t* acc, int64_t acc_stride) {
   assert(n >= 1 && m >= 1 && k_padded % 64 == 0);
-  const int64_t stream_rows = n / kHeadRows;
-  for (int64_t i = 0; i < stream_rows; ++i) {
-    const int8_t* rows[kHeadRows];
-    int32_t* out[kHeadRows];
-    for (int r = 0; r < kHeadRows; ++r) {
-      rows[r] = w + (r * stream_rows + i) * k_padded;
-      out[r] = acc + r * stream_rows + i;
-    }
-    gemm_i8_rows<kHeadRows>(rows, a, a_stride, a_sum, m, k_padded, out, acc_stride);
-  }
-  for (int64_t i = stream_rows * kHeadRows; i < n; ++i) {
-    const int8_t* row = w + i * k_padded;
-    int32_t* out = acc + i;
-    gemm_i8_rows<1>(&row, a, a_stride, a_sum, m, k_padded, &out, acc_stride);
-  }
+  if (m < kBatchHead.tokens)
+    return gemm_i8_streams<kFewHead.rows, kFewHead.tokens>(w, n, a, a_stride, a_sum, m, k_padded,
+                                                           acc, acc_stride);
+  gemm_i8_streams<kBatchHead.rows, kBatchHead.tokens>(w, n, a, a_stride, a_sum, m, k_padded, acc,
+                                                      acc_stride);
 }

@@ -105,21 +105,29 @@ BITINFER_INLINE void dot_rows(const int8_t* const* w, const int8_t* a, int64_t a
                               int64_t acc_stride) {
   const DotVec bias = fill_dot_bytes(-128);
   DotVec sum[tokens][rows];
+#pragma GCC unroll 8
   for (int t = 0; t < tokens; ++t) {
+#pragma GCC unroll 8
     for (int r = 0; r < rows; ++r) sum[t][r] = zero_words();
   }
   for (int64_t at = 0; at < k; at += kDotBytes) {
-    DotVec x[tokens];
-    for (int t = 0; t < tokens; ++t) x[t] = load_dot(a + t * a_stride + at);
+    DotVec biased[rows];
+#pragma GCC unroll 8
     for (int r = 0; r < rows; ++r) {
       prefetch(reinterpret_cast<const uint8_t*>(w[r]) + at + kPrefetchAhead);
-      const DotVec biased = xor_dot(load_dot(w[r] + at), bias);
-      for (int t = 0; t < tokens; ++t) {
-        sum[t][r] = dot_add(sum[t][r], biased, x[t]);
+      biased[r] = xor_dot(load_dot(w[r] + at), bias);
+    }
+#pragma GCC unroll 8
+    for (int t = 0; t < tokens; ++t) {
+      const DotVec x = load_dot(a + t * a_stride + at);
+#pragma GCC unroll 8
+      for (int r = 0; r < rows; ++r) {
+        sum[t][r] = dot_add(sum[t][r], biased[r], x);
         keep_in_place(sum[t][r]);
       }
     }
   }
+#pragma GCC unroll 8
   for (int t = 0; t < tokens; ++t) {
     int32_t sums[rows];
     sum_lanes<rows>(sum[t], sums);
