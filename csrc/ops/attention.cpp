@@ -195,24 +195,24 @@ void rotate_and_append(const AttentionCall& call, int64_t m, const float* cos, c
                        float* k, const float* v) {
   const FloatKernels& f32 = call.ctx.kernels->f32;
   const AttentionShape& shape = call.shape;
-  const int64_t d = shape.head_dim, kv_dim = shape.kv_heads * d,
-                row_bytes = (shape.heads + 2 * shape.kv_heads) * d * 4;
+  const int64_t d = shape.head_dim, group = shape.group(), kv_heads = shape.kv_heads;
   const float scale = 1.0f / std::sqrt(static_cast<float>(d));
-  parallel_for(call.ctx.threads_for(m * row_bytes), 0, m, 4, [&](int64_t begin, int64_t end, int) {
-    for (int64_t t = begin; t < end; ++t) {
+  // Each number of a key is stored to a cache line of its own.
+  const int threads = call.ctx.threads_for(m * kv_heads * d * 64);
+  const int64_t grain = std::max<int64_t>(m * kv_heads / (4 * threads), 1);
+  parallel_for(threads, 0, m * kv_heads, grain, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t t = i / kv_heads, h = i % kv_heads;
       const TokenPosition& token = call.tokens[t];
       const int type = static_cast<int>(token.layout->type);
       const float *c = cos + t * (d / 2), *s = sin + t * (d / 2);
-      float* q = call.q + t * shape.heads * d;
-      f32.rope(q, shape.heads, d, c, s);
-      for (int64_t h = 0; h < shape.heads; ++h)
-        call.q_factors[t * shape.heads + h] = f32.prepare_query[type](q + h * d, d, scale);
-      f32.rope(k + t * kv_dim, shape.kv_heads, d, c, s);
-      for (int64_t h = 0; h < shape.kv_heads; ++h) {
-        const KvBlock block = token.layout->at(token.blocks[token.pos / kKvBlock], call.layer, h);
-        f32.append_kv[type](block, token.pos % kKvBlock, d, k + t * kv_dim + h * d,
-                            v + t * kv_dim + h * d);
-      }
+      float* q = call.q + i * group * d;
+      f32.rope(q, group, d, c, s);
+      for (int64_t g = 0; g < group; ++g)
+        call.q_factors[i * group + g] = f32.prepare_query[type](q + g * d, d, scale);
+      f32.rope(k + i * d, 1, d, c, s);
+      const KvBlock block = token.layout->at(token.blocks[token.pos / kKvBlock], call.layer, h);
+      f32.append_kv[type](block, token.pos % kKvBlock, d, k + i * d, v + i * d);
     }
   });
 }

@@ -35,6 +35,14 @@ void epilogue(const OpContext& ctx, const LinearOutput& out, const int32_t* acc,
   fn(acc, n, act_scale, out.layer->weight_scale, bias_at(*out.layer, row), y + row);
 }
 
+// Begins to read a task's first tiles, while look-up tables are built.
+void read_ahead(const TileStreams& streams) {
+  constexpr int64_t kAhead = 4096;  // of each stream
+  for (int64_t at = 0; at < kAhead; at += 64) {
+    for (int s = 0; s < streams.num_streams; ++s) __builtin_prefetch(streams.tiles[s] + at, 0, 2);
+  }
+}
+
 // Sums of every row of activations in turn: for few rows, tiles from the cache are read again
 // sooner than a GEMM unpacks them. Look-up tables are each thread's own, as lines written by
 // another core come slower than they are computed. done(m) takes the sums of row m.
@@ -45,6 +53,7 @@ void gemv_rows(const OpContext& ctx, const QuantizedRows& a, const TileStreams& 
   const int64_t blocks = num_blocks(ctx.packing, a.k);
   const int64_t bytes = ctx.gemv.needs_tables ? blocks * ctx.kernels->table_bytes[packing] : 0;
   if (bytes && scratch->tables_version != a.version) {
+    read_ahead(streams);
     for (int64_t m = 0; m < a.m; ++m) {
       ctx.kernels->build_tables[packing](a.codes + m * a.stride, 0, blocks,
                                          scratch->tables.data() + m * bytes);
