@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +24,14 @@ def llama_name() -> str:
     return f"llama.cpp (llama-cpp-python {version('llama-cpp-python')})"
 
 
+@cache
+def _silent_log() -> Any:
+    """A log callback that lives as long as the library, which calls it even as it ends."""
+    import llama_cpp
+
+    return llama_cpp.llama_log_callback(lambda level, text, data: None)
+
+
 class Llama:
     """A GGUF file that llama.cpp has loaded.
 
@@ -34,8 +44,7 @@ class Llama:
         import llama_cpp
 
         self._lib = llama_cpp
-        self._quiet = llama_cpp.llama_log_callback(lambda level, text, data: None)
-        llama_cpp.llama_log_set(self._quiet, None)
+        llama_cpp.llama_log_set(_silent_log(), None)
         model_options = llama_cpp.llama_model_default_params()
         model_options.n_gpu_layers = 0
         self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), model_options)

@@ -71,6 +71,7 @@ def ternary_gemm(
     codes: NDArray[np.int8],
     isa: str | None = None,
     num_threads: int = 1,
+    out: NDArray[np.int32] | None = None,
 ) -> NDArray[np.int32]: ...
 def gemm_i8(
     w: NDArray[np.int8], a: NDArray[np.int8], isa: str | None = None

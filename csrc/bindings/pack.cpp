@@ -210,9 +210,13 @@ I32 gemv_array(const U8& packed, const std::string& packing, int64_t n, int64_t 
 }
 
 I32 gemm_array(const U8& packed, const std::string& packing, int64_t n, int64_t k, const I8& codes,
-               const std::optional<std::string>& isa, int num_threads) {
+               const std::optional<std::string>& isa, int num_threads,
+               const std::optional<I32>& out) {
   check_dims(codes, 2, "codes");
-  I32 acc({static_cast<int64_t>(codes.shape(0)), n});
+  const int64_t m = codes.shape(0);
+  I32 acc = out ? *out : I32({m, n});
+  BITINFER_CHECK(acc.ndim() == 2 && acc.shape(0) == m && acc.shape(1) == n,
+                 "out: expected shape (" << m << ", " << n << ")");
   const TernaryMatmul job{packed_view(packed, packing, n, k), codes.data(),
                           codes_stride(codes, k, 1), codes.shape(0), acc.mutable_data()};
   py::gil_scoped_release release;
@@ -298,7 +302,8 @@ void register_pack(py::module_& m) {
         "int32 (N) sums of codes int8 (K); family \"addsub\" or \"dot\".");
   m.def("ternary_gemm", &gemm_array, py::arg("packed").noconvert(), py::arg("packing"),
         py::arg("n"), py::arg("k"), py::arg("codes").noconvert(), py::arg("isa") = py::none(),
-        py::arg("num_threads") = 1, "int32 (M, N) sums of codes int8 (M, K).");
+        py::arg("num_threads") = 1, py::arg("out").noconvert() = py::none(),
+        "int32 (M, N) sums of codes int8 (M, K), in `out` where it is given.");
   m.def("gemm_i8", &gemm_i8_array, py::arg("w").noconvert(), py::arg("a").noconvert(),
         py::arg("isa") = py::none(),
         "int32 (M, N) sums of int8 (N, K) rows times int8 (M, K) rows, the latter in -127..127.");

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "dispatch/dispatch.h"
+#include "ops/linear.h"
 #include "pack/pack.h"
 #include "threads/thread_pool.h"
 #include "util/aligned_buffer.h"
@@ -103,20 +104,22 @@ void ternary_gemm(const KernelTable& table, const TernaryMatmul& job, int num_th
   const PackedTernary& w = job.w;
   const Codes codes(job);
   const int threads = resolve_num_threads(num_threads);
-  const int64_t tiles = num_tiles(w.packing, w.n);
-  const int64_t rows = layout(w.packing).tile_rows;
-  const int64_t stride = tiles * rows;
-  const int64_t grain =
-      std::max<int64_t>(1, std::min(ceil_div(tiles, threads), ceil_div(256, rows)));
+  const int64_t tile_rows = layout(w.packing).tile_rows;
+  const int64_t panel_tiles = ceil_div(kPanelRows, tile_rows), panel_rows = panel_tiles * tile_rows;
   AlignedBuffer<uint8_t> scratch(static_cast<std::size_t>(threads * kGemmScratchBytes));
-  std::vector<int32_t> acc(static_cast<std::size_t>(job.m * stride));
-  parallel_for(threads, 0, tiles, grain, [&](int64_t begin, int64_t end, int thread) {
-    table.gemm[static_cast<int>(w.packing)](
-        w.data + begin * tile_bytes(w.packing, w.k), end - begin, num_blocks(w.packing, w.k),
-        codes.data, codes.stride, codes.sums.data(), job.m, acc.data() + begin * rows, stride,
-        scratch.data() + thread * kGemmScratchBytes);
-  });
-  for (int64_t m = 0; m < job.m; ++m) std::copy_n(acc.data() + m * stride, w.n, job.acc + m * w.n);
+  AlignedBuffer<int32_t> sums(static_cast<std::size_t>(threads * job.m * panel_rows));
+  parallel_for(
+      threads, 0, num_tiles(w.packing, w.n), panel_tiles,
+      [&](int64_t begin, int64_t end, int thread) {
+        int32_t* acc = sums.data() + thread * job.m * panel_rows;
+        table.gemm[static_cast<int>(w.packing)](
+            w.data + begin * tile_bytes(w.packing, w.k), end - begin, num_blocks(w.packing, w.k),
+            codes.data, codes.stride, codes.sums.data(), job.m, acc, panel_rows,
+            scratch.data() + thread * kGemmScratchBytes);
+        const int64_t row = begin * tile_rows, rows = std::min(panel_rows, w.n - row);
+        for (int64_t m = 0; m < job.m; ++m)
+          std::copy_n(acc + m * panel_rows, rows, job.acc + m * w.n + row);
+      });
 }
 
 }  // namespace bitinfer
