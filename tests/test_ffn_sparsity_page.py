@@ -26,5 +26,6 @@ def test_page_tells_median_speeds_and_their_ratio():
 
 def test_embedded_model_has_idle_neurons():
     line = densities(50)
-    assert line["tokens"] >= 50 and len(line["gate"]) == len(line["down"]) == 6
+    assert line["tokens"] >= 50
+    assert len(line["gate"]) == len(line["down"]) == 6
     assert all(0 < down < gate < 1 for gate, down in zip(line["gate"], line["down"], strict=True))
