@@ -6,6 +6,7 @@
     ├── CheckpointError        a raw checkpoint: missing, damaged, or not what its config says
     ├── ConfigError            config.json, generation_config.json or an environment variable
     ├── PackedFileError        a packed folder: damaged, too new, or not writable
+    ├── HubError               a model of the Hugging Face hub: not there, not allowed, or damaged
     ├── HistoryError           the database of conversations: not usable, damaged, or too new
     ├── TokenizerError         tokenizer files, or a chat template
     ├── UnsupportedIsaError    an instruction set that this machine or build lacks
@@ -36,6 +37,10 @@ class ConfigError(BitinferError):
 
 class PackedFileError(BitinferError):
     """A packed folder cannot be read or written."""
+
+
+class HubError(BitinferError):
+    """A model of the hub cannot be had: refused, missing, damaged on the way, or no room."""
 
 
 class HistoryError(BitinferError):

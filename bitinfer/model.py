@@ -109,7 +109,9 @@ class Model:
         """Load a packed folder or a Hugging Face checkpoint (which is packed in memory).
 
         Args:
-            path_or_name: A folder, or "tales-6m", the embedded model.
+            path_or_name: A folder; "tales-6m", the embedded model; or a model of the hub,
+                "owner/name", "owner/name@revision" or a short name, which is pulled at its first
+                use (docs/hub.md).
             packing: "auto" (the fastest here), "i2", "t3" or "t5".
             head: "int8"; "source" for the checkpoint's own values; "6+2" or "5+3": int8 in two
                 planes, faster for greedy and top-k replies, which are int8's: with 6+2 proven,
@@ -128,11 +130,13 @@ class Model:
             progress: Bars on stderr while it loads and generates; None: in notebooks only.
 
         Raises:
+            HubError: a model of the hub cannot be had.
             BitinferError: a folder is not there or not a usable model; the message says why.
             TokenizerError: the draft model has another vocabulary.
             ValueError: an argument is none of the choices.
         """
-        path = find_model(path_or_name)
+        with progress_bar(f"pull {path_or_name}", "B", progress) as show:
+            path = find_model(path_or_name, lambda step, done, total: show(done, total))
         checked_speculate(speculate)
         draft = None
         if draft_model is not None:

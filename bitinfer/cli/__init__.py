@@ -1,4 +1,4 @@
-"""The command ``bitinfer``: one file per subcommand; only here is anything printed.
+"""The command ``bitinfer``: a file per subcommand or group of them; only here is anything printed.
 
 A subcommand is imported when it is called, so that ``--help`` and ``--version`` are quick. Whatever
 goes wrong becomes one line ``error: ...`` and an exit code: 1, or 2 for wrong usage, 130 after
@@ -21,11 +21,16 @@ import click
 
 from bitinfer import __version__
 
-# Name -> what it does; the module and the click command in it have the same name.
+# Name -> what it does; the module of a command has its name, or is one of _MODULES.
 _COMMANDS = {
     "chat": "Chat with a model.",
     "generate": "Continue a text.",
     "convert": "Pack a Hugging Face checkpoint for fast loading.",
+    "pull": "Fetch a model from the Hugging Face hub.",
+    "list": "List pulled models.",
+    "show": "Show what is known of a model of the hub.",
+    "verify": "Check the files of a pulled model.",
+    "rm": "Remove a pulled model.",
     "info": "Show a model and this machine.",
     "bench": "Measure prefill and decode speed.",
     "tune": "Measure what is fastest on this machine, and keep it.",
@@ -35,11 +40,14 @@ _COMMANDS = {
     "completion": "Print the completion script of a shell.",
 }
 
+_MODULES = dict.fromkeys(("pull", "list", "show", "verify", "rm"), "hub")
+
 _GREETING = """\
 bitinfer {version}: ternary language models on the CPU
 
   bitinfer chat                    talk to the embedded model, no download
   bitinfer generate "Once upon"    continue a text
+  bitinfer chat 2b4t               the same with a model of the Hugging Face hub
   bitinfer convert SOURCE TARGET   pack a Hugging Face checkpoint
 
 'bitinfer --help' lists all commands, 'bitinfer COMMAND --help' explains one."""
@@ -64,9 +72,9 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        found = getattr(importlib.import_module(f"bitinfer.cli.{cmd_name}"), cmd_name)
-        assert isinstance(found, click.Command)
-        return found
+        module = importlib.import_module(f"bitinfer.cli.{_MODULES.get(cmd_name, cmd_name)}")
+        commands = (value for value in vars(module).values() if isinstance(value, click.Command))
+        return next(command for command in commands if command.name == cmd_name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

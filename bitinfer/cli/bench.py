@@ -156,19 +156,18 @@ def bench(
     quiet_mode: bool,
     **measured: Any,
 ) -> None:
-    """Measure the prefill and decode speed of MODEL (a folder; default: the embedded one).
+    """Measure the prefill and decode speed of MODEL (folder or name; default: the embedded one).
 
     Options with N,... take several numbers with commas between them; everything is measured with
     each number of threads and at each depth, generation with each batch.
     """
-    from bitinfer import default_model
     from bitinfer.bench import write_records
+    from bitinfer.cli.model_argument import model_folder
     from bitinfer.engine import Engine
-    from bitinfer.model_folder import find_model
 
     if plots:
         _check_plots(plots)
-    folder = default_model() if model is None else find_model(model)
+    folder = model_folder(model)
     threads = measured.pop("threads") or ()
     engine = Engine.load(
         folder,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
 
-Progress = Callable[[int, int], None]
+from bitinfer.cli.bytes_bar import bytes_bar
 
 
 @click.command(
@@ -40,29 +40,8 @@ def convert(source: Path, target: Path, packing: str, head: str) -> None:
     from bitinfer import convert as conversion
 
     started_s = time.monotonic()
-    with _bar() if sys.stderr.isatty() else _silence() as progress:
+    with bytes_bar() if sys.stderr.isatty() else nullcontext() as report:
+        progress = None if report is None else functools.partial(report, "pack")
         conversion.convert(source, target, packing=packing, head=head, progress=progress)
     size = sum(file.stat().st_size for file in target.iterdir())
     click.echo(f"wrote {target}: {size / 1e6:.1f} MB in {time.monotonic() - started_s:.1f} s")
-
-
-@contextmanager
-def _silence() -> Iterator[Progress]:
-    yield lambda done, total: None
-
-
-@contextmanager
-def _bar() -> Iterator[Progress]:
-    """A bar with bytes, rate and remaining time on stderr."""
-    import rich.progress
-    from rich.console import Console
-
-    columns = (
-        rich.progress.BarColumn(),
-        rich.progress.DownloadColumn(),
-        rich.progress.TransferSpeedColumn(),
-        rich.progress.TimeRemainingColumn(),
-    )
-    with rich.progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("")
-        yield lambda done, total: bar.update(task, completed=done, total=total)

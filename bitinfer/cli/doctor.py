@@ -25,18 +25,17 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object")
 @click.pass_context
 def doctor(ctx: click.Context, model: str | None, as_json: bool) -> None:
-    """Test this machine and MODEL (a folder; default: the embedded one) in a few seconds.
+    """Test this machine and MODEL (folder or name; default: the embedded one) in a few seconds.
 
     What it prints names no users and no folders, so that it can be pasted into a bug report. Exit
     code 1 if something is wrong.
     """
     if sys.stderr.isatty():
         click.echo("testing kernels, reading memory, measuring a model ...", err=True)
-    from bitinfer import default_model
+    from bitinfer.cli.model_argument import model_folder
     from bitinfer.doctor import diagnose
-    from bitinfer.model_folder import find_model
 
-    facts = diagnose(default_model() if model is None else find_model(model))
+    facts = diagnose(model_folder(model))
     click.echo(json.dumps(facts, indent=2) if as_json else _report(facts))
     ctx.exit(1 if facts["problems"] else 0)
 

@@ -25,11 +25,12 @@ Examples:
 @click.argument("model", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object")
 def info(model: str | None, as_json: bool) -> None:
-    """Show MODEL (a folder; default: the embedded one) and this machine."""
-    from bitinfer import __version__, default_model
+    """Show MODEL (folder or name; default: the embedded one) and this machine."""
+    from bitinfer import __version__
+    from bitinfer.cli.model_argument import model_folder
     from bitinfer.model import Model
 
-    with Model.load(default_model() if model is None else model) as loaded:
+    with Model.load(model_folder(model)) as loaded:
         of_model, of_machine = model_facts(loaded), machine_facts()
     if as_json:
         facts = {"version": __version__, "model": of_model, "machine": of_machine}

@@ -102,7 +102,7 @@ _LOADING = (
         "-m",
         "--model",
         type=ModelFolder(),
-        help="Model folder [default: the embedded tales-6m]",
+        help="Model folder, or a name on the hub (docs/hub.md) [default: the embedded tales-6m]",
         section=_MODEL,
     ),
     *_LAYOUT,
@@ -245,14 +245,14 @@ COMMON_SETTINGS = _names([*_LOADING, *_SAMPLING, *_HISTORY])
 
 def load_model(options: dict[str, Any]) -> Model:
     """Load the model that ``options`` name, and remove what names it; notes go to stderr."""
-    from bitinfer import default_model
+    from bitinfer.cli.model_argument import model_folder
     from bitinfer.model import Model
 
     model, draft_model = options.pop("model"), options.pop("draft_model")
     threads = options.pop("threads")
     quiet = options.pop("quiet_mode") and threads is None
     loaded = Model.load(
-        default_model() if model is None else Path(model).expanduser(),
+        model_folder(model),
         packing=options.pop("packing"),
         head=options.pop("head"),
         kv_cache=options.pop("kv_cache"),
@@ -261,7 +261,7 @@ def load_model(options: dict[str, Any]) -> Model:
         num_threads=threads,
         context_length=options.pop("context_length"),
         speculate=options.pop("speculate"),
-        draft_model=None if draft_model is None else Path(draft_model).expanduser(),
+        draft_model=None if draft_model is None else model_folder(draft_model),
         progress=sys.stderr.isatty(),
     )
     for note in loaded.engine.notes:

@@ -152,19 +152,21 @@ class SamplingValue(click.ParamType):  # type: ignore[type-arg]
 
 
 class ModelFolder(click.ParamType):  # type: ignore[type-arg]
-    """A model folder or the embedded model's name; the shell completes both."""
+    """A model folder or a model's name; the shell completes folders and short names."""
 
     name = "folder"
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """Folders, and the name."""
+        """Folders, and the names."""
         from bitinfer import default_model
+        from bitinfer.hub.names import known_models
 
-        name = default_model().name
-        if incomplete and name.startswith(incomplete):
-            return [CompletionItem(name)]
+        names = [default_model().name, *known_models()]
+        found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
+        if incomplete and found:
+            return found
         return [CompletionItem(incomplete, type="dir")]
 
 

@@ -32,7 +32,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON")
 @click.pass_context
 def tune(ctx: click.Context, model: str | None, show: bool, clear: bool, as_json: bool) -> None:
-    """Measure what is fastest for MODEL (a folder; default: the embedded one), and keep it.
+    """Measure what is fastest for MODEL (folder or name; default: the embedded one), and keep it.
 
     Packings of the weights, the two ways to multiply a vector (GEMV), weights mapped or copied into
     huge pages, and numbers of threads take turns. What wins is the default from then on, also for
@@ -68,12 +68,12 @@ def _show(as_json: bool) -> None:
 
 
 def _tune(model: str | None, as_json: bool) -> None:
-    from bitinfer import default_model, tuning
+    from bitinfer import tuning
     from bitinfer.bench.tune import tune as measure
-    from bitinfer.model_folder import find_model
+    from bitinfer.cli.model_argument import model_folder
 
     tuning.prepare()  # before the measurement rather than after it
-    folder = default_model() if model is None else find_model(model)
+    folder = model_folder(model)
     with rounds_bar() as progress:
         found = measure(folder, progress=progress)
     path = tuning.keep(found.tuned)

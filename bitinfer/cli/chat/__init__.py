@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from bitinfer.cli.options import (
     Sections,
@@ -23,10 +24,11 @@ from bitinfer.cli.options import (
     cls=Sections,
     epilog="""\b
 Examples:
-  bitinfer chat --model bitnet-2b --system "Answer in one sentence."
+  bitinfer chat 2b4t --system "Answer in one sentence."
   bitinfer chat --continue
   echo "What is a bird?" | bitinfer chat""",
 )
+@click.argument("name", metavar="[MODEL]", required=False)
 @loading_options
 @sampling_options
 @setting("--system", metavar="TEXT", help="Instruction that stands before the conversation")
@@ -51,13 +53,18 @@ Examples:
 )
 @setting("--stats/--no-stats", default=None, help="Figures below each reply [default: no]")
 @history_options
-def chat(system: str | None, resumed: str | None, **options: Any) -> None:
-    """Chat with a model; piped input gets one reply per line."""
+def chat(name: str | None, system: str | None, resumed: str | None, **options: Any) -> None:
+    """Chat with MODEL (as --model); piped input gets one reply per line."""
     from bitinfer.cli.chat.start import find_conversation, run_chat
     from bitinfer.cli.chat.terminal import Interrupts
 
     if resumed is not None and not options["history"]:
         raise click.UsageError("--continue needs the history: leave out --no-history")
+    if name is not None:
+        ctx = click.get_current_context()
+        if ctx.get_parameter_source("model") is ParameterSource.COMMANDLINE:
+            raise click.UsageError("MODEL and --model: only one of them", ctx=ctx)
+        options["model"] = name
     typed = _typed_file(options["history_file"]) if options["history"] else None
     with ExitStack() as stack:
         history = open_history(options)
