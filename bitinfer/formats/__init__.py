@@ -1,1 +1,1 @@
-"""Strict readers of model files, one module per container; ``packed`` also writes."""
+"""Strict readers of model files: safetensors, GGUF, and ``packed``, which also writes."""

@@ -8,7 +8,6 @@ overlap or leave holes, names that stand twice. Source: safetensors, README.md, 
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitinfer.errors import BitinferError, CheckpointError
+from bitinfer.formats.file_mapping import map_file
 from bitinfer.json_file import impostor, parse_json_object, read_json_object, shown
 
 INDEX_NAME = "model.safetensors.index.json"
@@ -64,7 +64,7 @@ class SafetensorsFile:
         """
         self.path = path
         self._error = error
-        self._bytes = _map_file(path, error)
+        self._bytes = map_file(path, "safetensors", error)
         header = self._header()
         metadata = header.pop("__metadata__", {})
         if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
@@ -206,21 +206,6 @@ def describe_shape(shape: tuple[int, ...]) -> str:
 
 def _whole_numbers(value: object) -> bool:
     return isinstance(value, list) and all(type(n) is int and 0 <= n < 1 << 63 for n in value)
-
-
-def _map_file(path: Path, error: type[BitinferError]) -> NDArray[np.uint8]:
-    try:
-        with path.open("rb") as file:
-            if path.stat().st_size == 0:
-                raise error(f"{path}: expected safetensors, got an empty file: download it again")
-            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except FileNotFoundError:
-        raise error(f"{path}: file not found: download it, or give the model's folder") from None
-    except IsADirectoryError:
-        raise error(f"{path}: expected a safetensors file, got a directory") from None
-    except OSError as cause:
-        raise error(f"{path}: cannot be read: {cause.strerror}") from None
-    return np.frombuffer(mapping, dtype=np.uint8)
 
 
 def _single(folder: Path) -> Path:
