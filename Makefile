@@ -61,7 +61,7 @@ tidy: .venv/.extra-dev
 
 docs: .venv/.extra-test
 	@$(PY) docs/generate_cli.py
-	@for page in readme_table speed_page scaling_page; do $(PY) benchmarks/$$page.py; done
+	@for page in readme_table speed_page scaling_page tiers_page; do $(PY) benchmarks/$$page.py; done
 	@$(PY) benchmarks/ffn_sparsity.py --page
 
 oracle: .venv/.extra-oracle

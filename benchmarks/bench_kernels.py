@@ -24,9 +24,10 @@ from typing import Any
 import numpy as np
 import pytest
 from bench_model import write_record
+from matrix_stack import matrices, memory_bytes, random_codes
 from numpy.typing import NDArray
 
-from bitinfer import _core, hardware, runtime
+from bitinfer import _core, runtime
 from bitinfer.bench import Roofline
 from bitinfer.machine import machine_facts
 
@@ -65,30 +66,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize(name, values)
 
 
-@lru_cache(maxsize=1)
-def matrices(packing: str, n: int, k: int, num_bytes: int) -> list[NDArray[np.uint8]]:
-    """Copies of a packed random matrix, one behind the other, of at least ``num_bytes`` in all."""
-    weights = np.random.default_rng(0).integers(-1, 2, (n, k), np.int8)
-    packed = _core.pack(weights, packing)
-    stride = -(-packed.size // 64) * 64
-    count = max(1, -(-num_bytes // stride))
-    memory = np.zeros(count * stride + 64, np.uint8)
-    begin = -memory.ctypes.data % 64
-    rows = memory[begin : begin + count * stride].reshape(count, stride)[:, : packed.size]
-    rows[:] = packed
-    return list(rows)
+kept_matrices = lru_cache(maxsize=1)(matrices)
 
 
 @lru_cache(maxsize=1)
 def roofline(num_bytes: int, threads: int) -> Roofline:
     """Kept, so that its best read so far counts."""
     return Roofline(num_bytes, threads)
-
-
-def memory_bytes(short: bool) -> int:
-    """So many that no cache holds them."""
-    largest = max((cache.bytes for cache in hardware.caches()), default=0)
-    return SHORT_BYTES if short else max(256 << 20, 4 * largest)
 
 
 def test_gemv(
@@ -104,9 +88,10 @@ def test_gemv(
     """One vector of activations."""
     n, k = (SHAPES | SHORT_SHAPES)[shape]
     short = request.config.getoption("--short", False)
-    pool = matrices(packing, n, k, memory_bytes(short) if place == "memory" else 0)
+    from_memory = SHORT_BYTES if short else memory_bytes()
+    pool = kept_matrices(packing, n, k, from_memory if place == "memory" else 0)
     turns = cycle(pool)
-    codes = _codes(1, k)[0]
+    codes = random_codes(1, k)[0]
 
     def step() -> NDArray[np.int32]:
         return _core.ternary_gemv(
@@ -126,8 +111,8 @@ def test_gemm(
 ) -> None:
     """A chunk of a prompt, the matrix in a cache."""
     n, k = (SHAPES | SHORT_SHAPES)[shape]
-    (packed,) = matrices(packing, n, k, 0)
-    codes = _codes(tokens, k)
+    (packed,) = kept_matrices(packing, n, k, 0)
+    codes = random_codes(tokens, k)
     benchmark(_core.ternary_gemm, packed, packing, n, k, codes, isa, threads)
     kernel = f"ternary_gemm_i8_{packing}_i32"
     peak = statistics.median(_core.multiply_peak(isa, threads) for _ in range(PEAK_READS)) / 1e9
@@ -135,10 +120,6 @@ def test_gemm(
     facts |= {"shape": shape, "threads": threads, "place": "cache", "bytes": packed.size}
     facts["peak_giga_products_per_s"] = peak
     _note(benchmark, facts, roofline(packed.size, threads))
-
-
-def _codes(m: int, k: int) -> NDArray[np.int8]:
-    return np.random.default_rng(1).integers(-127, 128, (m, k), np.int8)
 
 
 def _note(benchmark: Any, facts: dict[str, Any], line: Roofline) -> None:

@@ -81,20 +81,19 @@ void ternary_gemv(const KernelTable& table, GemvFamily family, const TernaryMatm
   const GemvChoice gemv = gemv_of(table, w.packing, family);
   const int threads = resolve_num_threads(num_threads);
   const int64_t tiles = num_tiles(w.packing, w.n);
-  AlignedBuffer<uint8_t> tables(
-      gemv.needs_tables
-          ? static_cast<std::size_t>(num_blocks(w.packing, w.k) * table.table_bytes[p])
-          : 0);
+  const int64_t blocks = num_blocks(w.packing, w.k);
+  const int64_t table_bytes = gemv.needs_tables ? blocks * table.table_bytes[p] : 0;
+  AlignedBuffer<uint8_t> tables(static_cast<std::size_t>(threads * table_bytes));
   std::vector<int32_t> acc(static_cast<std::size_t>(tiles * layout(w.packing).tile_rows));
   for (int64_t m = 0; m < job.m; ++m) {
-    Activation a{codes.data + m * codes.stride, codes.sums[static_cast<std::size_t>(m)], nullptr};
-    if (gemv.needs_tables) {
-      table.build_tables[p](a.codes, 0, num_blocks(w.packing, w.k), tables.data());
-      a.tables = tables.data();
-    }
-    parallel_for(threads, 0, tiles, ceil_div(tiles, threads), [&](int64_t begin, int64_t end, int) {
-      run_tiles(gemv.fn, w, a, begin, end, num_streams, acc.data());
-    });
+    const int8_t* row = codes.data + m * codes.stride;
+    const int32_t sum = codes.sums[static_cast<std::size_t>(m)];
+    parallel_for(threads, 0, tiles, ceil_div(tiles, threads),
+                 [&](int64_t begin, int64_t end, int thread) {
+                   uint8_t* own = tables.data() + thread * table_bytes;
+                   if (table_bytes) table.build_tables[p](row, 0, blocks, own);
+                   run_tiles(gemv.fn, w, {row, sum, own}, begin, end, num_streams, acc.data());
+                 });
     std::copy_n(acc.data(), w.n, job.acc + m * w.n);
   }
 }
@@ -108,18 +107,17 @@ void ternary_gemm(const KernelTable& table, const TernaryMatmul& job, int num_th
   const int64_t panel_tiles = ceil_div(kPanelRows, tile_rows), panel_rows = panel_tiles * tile_rows;
   AlignedBuffer<uint8_t> scratch(static_cast<std::size_t>(threads * kGemmScratchBytes));
   AlignedBuffer<int32_t> sums(static_cast<std::size_t>(threads * job.m * panel_rows));
-  parallel_for(
-      threads, 0, num_tiles(w.packing, w.n), panel_tiles,
-      [&](int64_t begin, int64_t end, int thread) {
-        int32_t* acc = sums.data() + thread * job.m * panel_rows;
-        table.gemm[static_cast<int>(w.packing)](
-            w.data + begin * tile_bytes(w.packing, w.k), end - begin, num_blocks(w.packing, w.k),
-            codes.data, codes.stride, codes.sums.data(), job.m, acc, panel_rows,
-            scratch.data() + thread * kGemmScratchBytes);
-        const int64_t row = begin * tile_rows, rows = std::min(panel_rows, w.n - row);
-        for (int64_t m = 0; m < job.m; ++m)
-          std::copy_n(acc + m * panel_rows, rows, job.acc + m * w.n + row);
-      });
+  parallel_for(threads, 0, num_tiles(w.packing, w.n), panel_tiles,
+               [&](int64_t begin, int64_t end, int thread) {
+                 int32_t* acc = sums.data() + thread * job.m * panel_rows;
+                 table.gemm[static_cast<int>(w.packing)](
+                     w.data + begin * tile_bytes(w.packing, w.k), end - begin,
+                     num_blocks(w.packing, w.k), codes.data, codes.stride, codes.sums.data(), job.m,
+                     acc, panel_rows, scratch.data() + thread * kGemmScratchBytes);
+                 const int64_t row = begin * tile_rows, rows = std::min(panel_rows, w.n - row);
+                 for (int64_t m = 0; m < job.m; ++m)
+                   std::copy_n(acc + m * panel_rows, rows, job.acc + m * w.n + row);
+               });
 }
 
 }  // namespace bitinfer
