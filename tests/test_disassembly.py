@@ -27,7 +27,7 @@ X86_ROWS = {
     "avx2": ("i2", "t3"),
     "avx512vbmi": ("t5",),
 }
-ARM_ROWS = {"scalar": ("i2", "t3", "t5"), "neon": ("i2", "t3")}
+ARM_ROWS = {"scalar": ("i2", "t3", "t5"), "neon": ("i2", "t3", "t5")}
 
 # x86: mul, pmadd, vpdp, dpps, tdpb, fma. Arm: mul, madd, msub, mneg, mla, mls, dot, fmla.
 MULTIPLY = re.compile(r"mul|mad|msub|mneg|mla|mls|dot|pdp|dpp|dpb|fnm")

@@ -50,8 +50,11 @@ KernelTable make_kernel_table() {
   KernelTable table = scalar::make_kernel_table();
   table.gemv_addsub[kI2] = ternary_gemv_addsub_i8_i2_i32;
   table.gemv_addsub[kT3] = ternary_gemv_addsub_i8_t3_i32;
+  table.gemv_addsub[kT5] = ternary_gemv_addsub_i8_t5_i32;
   table.build_tables[kT3] = build_tables_t3;
+  table.build_tables[kT5] = build_tables_t5;
   table.table_bytes[kT3] = kT3TableBytes;
+  table.table_bytes[kT5] = kT5TableBytes;
   table.gemv_dot[kI2] = ternary_gemv_dot_i8_i2_i32;
   table.gemv_dot[kT3] = ternary_gemv_dot_i8_t3_i32;
   table.gemv_dot[kT5] = ternary_gemv_dot_i8_t5_i32;
@@ -60,12 +63,11 @@ KernelTable make_kernel_table() {
   table.gemm[kI2] = ternary_gemm_i8_i2_i32;
   table.gemm[kT3] = ternary_gemm_i8_t3_i32;
   table.gemm[kT5] = ternary_gemm_i8_t5_i32;
-  // No record from an Arm machine yet. By count of vector instructions per 48 weights: t3 addsub 9,
-  // i2 dot 12, i2 addsub 18; t5 addsub is the scalar row's, t5 dot is not.
+  // No record from an Arm machine yet: by instructions, counted in docs/adding-a-kernel.md. t5
+  // reads 4 % less than t3, but its look-ups over four registers take many CPUs several cycles.
   table.auto_family[kI2] = GemvFamily::kDot;
   table.auto_family[kT3] = GemvFamily::kAddsub;
-  table.auto_family[kT5] = GemvFamily::kDot;
-  table.gemv_tokens[kT5] = 1;  // its GEMV is a GEMM
+  table.auto_family[kT5] = GemvFamily::kAddsub;
   table.auto_packing = Packing::kT3;
   table.gemm_i8 = gemm_i8;
   set_head_planes(&table);

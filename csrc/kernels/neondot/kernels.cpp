@@ -66,8 +66,7 @@ KernelTable make_kernel_table() {
   table.gemm[kI2] = ternary_gemm_i8<Packing::kI2>;
   table.gemm[static_cast<int>(Packing::kT3)] = ternary_gemm_i8<Packing::kT3>;
   table.gemm[static_cast<int>(Packing::kT5)] = ternary_gemm_i8<Packing::kT5>;
-  // No record from an Arm machine yet. By count of vector instructions without loads per 48
-  // weights: i2 dot 6, t3 addsub 9.
+  // No record from an Arm machine yet: by instructions, counted in docs/adding-a-kernel.md.
   table.auto_packing = Packing::kI2;
   table.gemm_i8 = gemm_i8;
   return table;
