@@ -1,0 +1,48 @@
+"""What a GGUF file calls the tensors of a model, in the names and row order of Hugging Face.
+
+Source: ggml-org/llama.cpp, gguf-py/gguf/tensor_mapping.py, conversion/base.py (permute).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitinfer.families.spec import EMBEDDING, HEAD
+
+_OUTSIDE = {"token_embd": EMBEDDING, "output_norm": "model.norm.weight", "output": HEAD}
+_IN_LAYER = {
+    "attn_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_sub_norm": "self_attn.attn_sub_norm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+    "ffn_sub_norm": "mlp.ffn_sub_norm",
+}
+_LAYER = re.compile(r"blk\.(0|[1-9]\d{0,4})\.(\w+)\.weight")
+Array = TypeVar("Array", bound=np.generic)
+
+
+def hugging_face_name(name: str) -> str | None:
+    """The Hugging Face name of a GGUF tensor; None where there is none."""
+    layer = _LAYER.fullmatch(name)
+    if layer and layer[2] in _IN_LAYER:
+        return f"model.layers.{layer[1]}.{_IN_LAYER[layer[2]]}.weight"
+    return _OUTSIDE.get(name.removesuffix(".weight")) if name.endswith(".weight") else None
+
+
+def unpermuted(rows: NDArray[Array], num_heads: int) -> NDArray[Array]:
+    """Rows of q or k of architecture ``llama`` in the order of Hugging Face, a fresh array.
+
+    Within a head of d rows, row 2·i + j of the file (j of 0, 1) is row j·d/2 + i.
+    """
+    heads = rows.reshape(num_heads, -1, 2, *rows.shape[1:])
+    return heads.swapaxes(1, 2).reshape(rows.shape)
