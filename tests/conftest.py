@@ -55,17 +55,18 @@ def hub(
 ) -> Iterator[FakeHub]:
     """A hub on this machine, and a disk on which nothing of it is yet."""
     from fake_hub import FakeHub, serve
-    from huggingface_hub import constants
+    from huggingface_hub import constants, file_download
 
     fake = FakeHub(dict(hub_files[1]))
     with serve(fake):
         template = fake.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "ENDPOINT", fake.endpoint)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        for module in (constants, file_download):  # old versions have copies of these
+            monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
+            monkeypatch.setattr(module, "DOWNLOAD_CHUNK_SIZE", 10_000, raising=False)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 10_000)
         monkeypatch.delenv("HF_TOKEN", raising=False)
         monkeypatch.setenv("BITINFER_HUB", str(tmp_path / "bitinfer"))
         monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the hub's retries
