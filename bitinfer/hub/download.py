@@ -112,18 +112,22 @@ def _receive(record: Record, name: str, partial: _Partial) -> None:
     if partial.size > size:
         partial.seek(0)
         partial.truncate()
-    if partial.size == size:
-        return
     headers = build_hf_headers(library_name="bitinfer")
     headers["Accept-Encoding"] = "identity"  # bytes as they are on disk, to go on from
     url = hf_hub_url(record.repo, name, revision=record.commit)
-    try:
-        with _no_bars():
-            http_get(url, partial, resume_size=partial.size, headers=headers, expected_size=size)  # type: ignore[arg-type]
-    except _TooLongError:
-        pass  # the check says so
-    except OSError as cause:
-        if "Consistency check failed" not in str(cause):
+    while partial.size < size:
+        before = partial.size
+        try:
+            with _no_bars():
+                http_get(url, partial, resume_size=before, headers=headers, expected_size=size)  # type: ignore[arg-type]
+            return
+        except _TooLongError:
+            return  # the check says so
+        except Exception as cause:
+            if partial.size > before:
+                continue  # cut off; as long as something comes, it goes on
+            if "Consistency check failed" in str(cause):
+                return  # too short; the check says so
             raise
 
 
