@@ -35,7 +35,7 @@ PLANE_HEADS = ("6+2", "5+3")  # forms of an int8 head in memory (docs/head.md)
 # Files beside the weights that a packed folder keeps, where the checkpoint has them.
 SIDE_FILES = (
     *("config.json", "generation_config.json", "chat_template.jinja", "tokenizer.json"),
-    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
 )
 PACKED_FILES = (*SIDE_FILES, PACKED_NAME)
 _CHUNK_BYTES = 16 << 20  # of a stored tensor that is read and turned at a time

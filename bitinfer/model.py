@@ -38,7 +38,7 @@ from bitinfer.prefix_cache import PrefixCache
 from bitinfer.progress import progress_bar
 from bitinfer.sampling import SamplingParams
 from bitinfer.speculation import check_vocabulary
-from bitinfer.tokenizer import Tokenizer
+from bitinfer.tokenizer import Tokenizer, tokenizer_file
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -84,7 +84,7 @@ class Model:
         self._draft_model = draft_model
         self._prefix_cache: PrefixCache | None = PrefixCache(engine)
         self._setup: Setup | None = None
-        if (path / "tokenizer.json").exists():
+        if tokenizer_file(path) is not None:
             self._setup = self._make_setup(engine)
         if draft_model is not None:
             names = draft_model.path.name, path.name

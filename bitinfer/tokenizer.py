@@ -1,4 +1,4 @@
-"""Text to token ids and back: a model's tokenizer.json, its BOS and end tokens.
+"""Text to token ids and back: a model's tokenizer file, its BOS and end tokens.
 
 The `tokenizers` library does the splitting. Here stands what it leaves open: which ids end a reply,
 one leading BOS, and control tokens that only a template may write.
@@ -17,6 +17,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer as _Backend
 
 from bitinfer.errors import TokenizerError
+from bitinfer.formats.tiktoken_file import is_tiktoken, read_tiktoken
 from bitinfer.json_file import impostor, read_json_object
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -109,19 +110,21 @@ class Tokenizer:
         """Read the tokenizer of a model folder.
 
         Args:
-            folder: Holds tokenizer.json; tokenizer_config.json and generation_config.json if any.
+            folder: Holds tokenizer.json, or Llama 3's ranks in tokenizer.model;
+                tokenizer_config.json and generation_config.json if any.
             vocab_size: Rows of the model's embedding.
             bos_token_id, eos_token_ids: As config.json has them; generation_config.json adds to
                 the latter.
             template: Source of the chat template.
 
         Raises:
-            TokenizerError: tokenizer.json is missing or damaged; it has more ids than the
+            TokenizerError: the tokenizer's file is missing or damaged; it has more ids than the
                 embedding has rows, or the BOS or an end token lies beyond these rows.
         """
-        path = folder / "tokenizer.json"
-        where = f"tokenizer.json in {folder}"
-        backend = _read_backend(path, where)
+        path = tokenizer_file(folder) or folder / "tokenizer.json"
+        where = f"{path.name} in {folder}"
+        read_json = path.suffix == ".json"
+        backend = _read_backend(path, where) if read_json else read_tiktoken(path)
         settings, generation = (
             read_json_object(folder / name, TokenizerError) if (folder / name).exists() else {}
             for name in ("tokenizer_config.json", "generation_config.json")
@@ -305,6 +308,12 @@ class Tokenizer:
             assert control is not None
             self._stood_for[stand_in] = control
             self._stand_ins[name] = text
+
+
+def tokenizer_file(folder: Path) -> Path | None:
+    """The file of a model folder that holds the tokenizer, or None."""
+    file, ranks = folder / "tokenizer.json", folder / "tokenizer.model"
+    return file if file.exists() else ranks if is_tiktoken(ranks) else None
 
 
 def _read_backend(path: Path, where: str) -> _Backend:

@@ -136,13 +136,20 @@ def test_converting_twice_gives_equal_bytes(tmp_path):
 
 def test_files_of_the_tokenizer_and_config_come_along_and_nothing_else(tmp_path):
     source = tiny_checkpoint(tmp_path / "hf")
-    for name in ("tokenizer.json", "generation_config.json", "chat_template.jinja", "notes.txt"):
+    for name in (
+        "tokenizer.json",
+        "tokenizer.model",
+        "generation_config.json",
+        "chat_template.jinja",
+        "notes.txt",
+    ):
         (source / name).write_text(name)
     target = convert(source, tmp_path / "packed")
     found = {path.name for path in target.iterdir()}
     assert found == {
         "config.json",
         "tokenizer.json",
+        "tokenizer.model",
         "generation_config.json",
         "chat_template.jinja",
         PACKED_NAME,
