@@ -6,6 +6,7 @@ import itertools
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from tokenizer_cases import CONTROL, NORMAL, as_metadata, metadata, texts
 from tokenizers import Tokenizer as Backend
@@ -93,6 +94,13 @@ def test_sentence_piece_ids_follow_the_scores() -> None:
 def test_sentence_piece_gives_the_text_back(text: str) -> None:
     backend = tokenizer_from_gguf(sentence_piece(), "a.gguf").backend
     assert backend.decode(backend.encode(text).ids) == text
+
+
+def test_arrays_may_be_as_a_reader_of_files_gives_them() -> None:
+    scores, types = np.float32(list(PIECES.values())), np.int32(PIECE_TYPES)
+    arrays = sentence_piece(tokens=tuple(PIECES), scores=scores, token_type=types)
+    backend = tokenizer_from_gguf(arrays, "a.gguf").backend
+    assert backend.to_str() == tokenizer_from_gguf(sentence_piece(), "a.gguf").backend.to_str()
 
 
 def test_sentence_piece_without_the_leading_space() -> None:

@@ -6,7 +6,7 @@ Two kinds: byte-level BPE with merges ("gpt2"), and SentencePiece's BPE with sco
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -121,10 +121,10 @@ class _Fields:
 
     def texts(self, key: str) -> list[str]:
         value = self.get(key)
-        listed = isinstance(value, list | tuple) and len(value) > 0
-        if not listed or not all(isinstance(text, str) for text in value):
+        listed = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
+        if not listed or not all(isinstance(text, str) for text in listed):
             self.refuse(key, "a list of texts", _what(value))
-        return list(value)
+        return listed
 
     def numbers(self, key: str, kinds: str) -> NDArray[Any]:
         """The array ``key``, one number for each token, of a NumPy kind in ``kinds``."""
@@ -218,6 +218,6 @@ def _what(value: object) -> str:
     """What a value is, in a few words."""
     if value is None:
         return "nothing"
-    if isinstance(value, list | tuple | np.ndarray):
+    if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
         return f"a list of {len(value)}" if len(value) else "an empty list"
     return f"{type(value).__name__} {shown(value, 40)!r}"
