@@ -27,15 +27,17 @@ def decode_tq1_0(blocks: Bytes, trits: Trits) -> None:
     for first, begin, end, count in ((0, 0, 32, 5), (160, 32, 48, 5), (240, 48, 52, 4)):
         codes = blocks[:, begin:end]
         wrong = _NOT_BASE3[codes]
+        any_wrong = wrong.any()
         width = end - begin
         for n in range(count):
             at = first + n * width
             part = trits[:, at : at + width]
             shifted = codes * np.uint8(3**n)  # wraps: the fraction after n trits
             # Its next trit is (shifted * 3) >> 8.
-            np.add(shifted >= 86, shifted >= 171, out=part, dtype=np.int8, casting="unsafe")
+            np.add((shifted >= 86).view(np.int8), (shifted >= 171).view(np.int8), out=part)
             part -= 1
-            part[wrong] = IMPOSSIBLE
+            if any_wrong:
+                part[wrong] = IMPOSSIBLE
 
 
 def decode_tq2_0(blocks: Bytes, trits: Trits) -> None:
