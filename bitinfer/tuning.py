@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -22,6 +21,7 @@ from bitinfer import runtime
 from bitinfer.cpu_count import physical_cores
 from bitinfer.errors import ConfigError
 from bitinfer.families.spec import num_parameters
+from bitinfer.formats.new_file import replace_file
 from bitinfer.json_file import parse_json_object, shown
 from bitinfer.machine import cpu_name
 
@@ -162,7 +162,7 @@ def keep(tuned: Tuned) -> Path:
         "models": [asdict(one) for one in [*kept, tuned]],
     }
     try:
-        _write(path, json.dumps(found, indent=1) + "\n")
+        replace_file(path, json.dumps(found, indent=1) + "\n")
     except OSError as cause:
         raise ConfigError(f"tuning: {path} cannot be written: {cause.strerror}") from None
     return path
@@ -247,17 +247,3 @@ def _check_regular(path: Path) -> None:
     """Refuse to replace or remove what is no file, such as /dev/null."""
     if path.exists() and not path.is_file():
         raise ConfigError(f"tuning: expected a file at {path}, got something else")
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace the file as a whole: a crash leaves the old one or the new one."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

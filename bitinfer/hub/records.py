@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 from urllib.parse import quote
 
 from bitinfer.errors import BitinferError, HubError
+from bitinfer.formats.new_file import replace_file
 from bitinfer.formats.packed import is_packed_folder
 from bitinfer.hub.names import ModelName
 from bitinfer.json_file import read_json_object
@@ -177,15 +177,6 @@ def write_whole(path: Path, text: str) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, fresh = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(fresh).replace(path)
-        except BaseException:
-            Path(fresh).unlink(missing_ok=True)
-            raise
+        replace_file(path, text)
     except OSError as cause:
         raise HubError(f"{path}: cannot be written: {cause.strerror}") from None
