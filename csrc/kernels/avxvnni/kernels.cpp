@@ -40,8 +40,8 @@ constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in eve
 }  // namespace
 
 #include "kernels/generic/dot_symbols.inl.h"
-#include "kernels/generic/vnni_symbols.inl.h"
 #include "kernels/generic/head_plane_symbols.inl.h"
+#include "kernels/generic/vnni_symbols.inl.h"
 
 KernelTable make_kernel_table() {
   KernelTable table = avx2::make_kernel_table();
