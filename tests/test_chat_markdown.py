@@ -100,6 +100,7 @@ def shown_at_once(text: str, columns: int) -> list[str]:
 
 @settings(deadline=None, max_examples=60)
 @given(cut_texts(), st.sampled_from([20, 40, 80]), st.integers(2, 12))
+@example(["~~~\na\n\n\n~", "~~\n"], 20, 2)
 def test_screen_shows_what_rich_renders_at_once(pieces, columns, lines) -> None:
     terminal = Emulator(columns, lines)
     terminal.write("before\n")
@@ -109,6 +110,10 @@ def test_screen_shows_what_rich_renders_at_once(pieces, columns, lines) -> None:
         region.write(*document.take(columns, lines - 1))
     region.write(document.finish(columns), [])
     assert terminal.text() == ["before", *shown_at_once("".join(pieces), columns)]
+
+
+def test_blank_lines_at_the_end_of_code_are_shown() -> None:
+    assert shown_at_once("```\n\na\n\n\n```\n", 20) == ["```", "", "a", "", "", "```"]
 
 
 def test_code_taller_than_the_window_scrolls_away_while_it_is_written() -> None:

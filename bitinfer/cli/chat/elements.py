@@ -160,7 +160,7 @@ def code_lines(token: Token) -> list[Text]:
     language = info.split(maxsplit=1)[0] if info else "text"
     code = token.content.removesuffix("\n").expandtabs(_TAB_SIZE)
     syntax = Syntax(code, language, theme=_CODE_COLORS, word_wrap=True)
-    lines = list(syntax.highlight(code).split("\n"))[: code.count("\n") + 1]
+    lines = list(syntax.highlight(code).split("\n", allow_blank=True))[: code.count("\n") + 1]
     if token.type != "fence":
         return [Text("    ").append_text(line) for line in lines]
     opening, closing = (Text(mark, "dim") for mark in (token.markup + info, token.markup))
