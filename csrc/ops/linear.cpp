@@ -35,11 +35,13 @@ void epilogue(const OpContext& ctx, const LinearOutput& out, const int32_t* acc,
   fn(acc, n, act_scale, out.layer->weight_scale, bias_at(*out.layer, row), y + row);
 }
 
-// Begins to read a task's first tiles, while look-up tables are built.
-void read_ahead(const TileStreams& streams) {
-  constexpr int64_t kAhead = 4096;  // of each stream
-  for (int64_t at = 0; at < kAhead; at += 64) {
-    for (int s = 0; s < streams.num_streams; ++s) __builtin_prefetch(streams.tiles[s] + at, 0, 2);
+// Begins to read a task's first tiles while look-up tables are built: a line for each table, up to
+// 4 KiB of each stream.
+void read_ahead(const TileStreams& streams, int64_t num_tables) {
+  const int64_t lines = std::min<int64_t>(num_tables / streams.num_streams, 64);
+  for (int64_t i = 0; i < lines; ++i) {
+    for (int s = 0; s < streams.num_streams; ++s)
+      __builtin_prefetch(streams.tiles[s] + 64 * i, 0, 2);
   }
 }
 
@@ -53,7 +55,7 @@ void gemv_rows(const OpContext& ctx, const QuantizedRows& a, const TileStreams& 
   const int64_t blocks = num_blocks(ctx.packing, a.k);
   const int64_t bytes = ctx.gemv.needs_tables ? blocks * ctx.kernels->table_bytes[packing] : 0;
   if (bytes && scratch->tables_version != a.version) {
-    read_ahead(streams);
+    read_ahead(streams, blocks);
     for (int64_t m = 0; m < a.m; ++m) {
       ctx.kernels->build_tables[packing](a.codes + m * a.stride, 0, blocks,
                                          scratch->tables.data() + m * bytes);

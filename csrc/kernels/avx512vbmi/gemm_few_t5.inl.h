@@ -75,9 +75,9 @@ BITINFER_INLINE void gemm_by_quads(const uint8_t* tile, int64_t num_tiles, int64
   }
 }
 
-constexpr int64_t kMostFewTokens = 12;
+constexpr int kMostFewTokens = 12;  // up to so many it is faster than panels
 
-// 1 <= m <= kMostFewTokens.
+// 1 <= m <= tokens <= kMostFewTokens.
 template <int tokens = kMostFewTokens>
 BITINFER_INLINE void gemm_few_t5(const uint8_t* tiles, int64_t num_tiles, int64_t num_blocks,
                                  const int8_t* a, int64_t a_stride, const int32_t* a_sum, int64_t m,
