@@ -169,13 +169,13 @@ def test_gemm_equals_oracle_for_every_number_of_tokens(isa, packing, m):
                 assert np.array_equal(got, expected_random(m, n, k)), (n, k)
 
 
-def test_gemm_writes_its_sums_into_the_given_array():
+def test_gemm_writes_its_sums_into_the_given_array(isa):
     packed, codes, out = packed_random("t5", 65, 24), random_codes(3, 24), np.empty((3, 65), "i4")
-    got = _core.ternary_gemm(packed, "t5", 65, 24, codes, out=out)
+    got = _core.ternary_gemm(packed, "t5", 65, 24, codes, isa, out=out)
     assert np.shares_memory(got, out)
     assert np.array_equal(out, expected_random(3, 65, 24))
     with pytest.raises(ValueError, match=r"out: expected shape \(3, 65\)"):
-        _core.ternary_gemm(packed, "t5", 65, 24, codes, out=np.empty((2, 65), "i4"))
+        _core.ternary_gemm(packed, "t5", 65, 24, codes, isa, out=np.empty((2, 65), "i4"))
 
 
 @each_packing
