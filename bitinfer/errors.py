@@ -12,6 +12,7 @@
     ├── UnsupportedIsaError    an instruction set that this machine or build lacks
     ├── RecordError            a file of benchmark records
     ├── GrammarError           a grammar, regular expression or JSON schema (also a ValueError)
+    ├── QueueFullError         a server that has too much to do; says when to come again
     └── PromptError            token ids that cannot be run (also a ValueError)
         └── ContextLengthError     more tokens than the context holds
 
@@ -61,6 +62,18 @@ class RecordError(BitinferError):
 
 class GrammarError(BitinferError, ValueError):
     """A grammar, regular expression or JSON schema is in error or cannot be followed."""
+
+
+class QueueFullError(BitinferError):
+    """Too many requests are waiting.
+
+    Attributes:
+        retry_after_s: When it is worth while to come again.
+    """
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class PromptError(BitinferError, ValueError):

@@ -171,9 +171,18 @@ class Model:
         Raises:
             TokenizerError: the folder has none.
         """
+        return self.setup.tokenizer
+
+    @property
+    def setup(self) -> Setup:
+        """Makes the samplers and replies of generations that are run elsewhere, as by a server.
+
+        Raises:
+            TokenizerError: the folder has no tokenizer.
+        """
         if self._setup is None:
             self._setup = self._make_setup(self.engine)  # names the missing file
-        return self._setup.tokenizer
+        return self._setup
 
     @property
     def context_length(self) -> int:
@@ -333,11 +342,10 @@ class Model:
         self, prompt: str | Sequence[int], options: GenerateOptions
     ) -> tuple[PrefixCache, Setup, list[int], Request]:
         """Check prompt and options; nothing has run or been lent yet."""
-        cache = self._open()
-        tokenizer, setup = self.tokenizer, self._setup
-        assert setup is not None  # the tokenizer comes with it
+        cache, setup = self._open(), self.setup
+        eos_token_ids = setup.tokenizer.eos_token_ids
         request = Request.read(
-            options, self.sampling, self.max_tokens, tokenizer.eos_token_ids, self.speculate
+            options, self.sampling, self.max_tokens, eos_token_ids, self.speculate
         )
         prompt_ids = setup.prompt_ids(prompt)
         check_prompt(cache.engine, prompt_ids)

@@ -29,7 +29,7 @@ PYTHON_LAYERS = [
     {"speculation"},
     {"generate"},
     {"bench", "model"},
-    {"doctor"},
+    {"doctor", "serve"},
     {"cli"},
     {"__main__"},
 ]

@@ -1,0 +1,1 @@
+"""``bitinfer serve``: the HTTP server; all but `backend` needs the extra ``server``."""
