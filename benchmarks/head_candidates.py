@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from bitinfer import Model, _core, default_model
 from bitinfer.convert import PLANE_HEADS
 from bitinfer.engine import Engine
+from bitinfer.families.spec import TRAITS
 from bitinfer.machine import machine_facts
 
 HERE = Path(__file__).resolve().parent
@@ -168,9 +169,16 @@ def _head_only(head: str, codes: NDArray[np.int8], scales: F32, states: F32) -> 
     """A decoder that does nothing to the states, its embedding, before the head."""
     n, k = codes.shape
     sizes = {"num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1}
-    spec = {**sizes, "vocab_size": n, "hidden_size": k, "intermediate_size": 1, "head_dim": 2}
+    spec = {
+        **TRAITS,
+        **sizes,
+        "vocab_size": n,
+        "hidden_size": k,
+        "intermediate_size": 1,
+        "head_dim": 2,
+    }
     spec |= {"rms_norm_eps": 0.0, "hidden_act": "relu2", "tie_word_embeddings": False}
-    spec |= {"attn_sub_norm": False, "ffn_sub_norm": False, "attention_bias": False, "head": head}
+    spec |= {"attention_bias": False, "head": head}
     embedding = np.zeros((n, k), np.float16)  # pages that hold no state are never touched
     embedding[: len(states)] = states * np.sqrt(k)
 

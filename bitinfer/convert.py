@@ -28,6 +28,7 @@ from bitinfer.families.spec import HEAD, HEAD_SCALE
 from bitinfer.formats.new_folder import check_free_space, check_target, new_folder
 from bitinfer.formats.packed import HEADS, PACKED_NAME, PackedHeader, PackedWriter, is_packed_folder
 from bitinfer.formats.safetensors import DTYPE_BYTES, Checkpoint, as_float32
+from bitinfer.formats.source import TensorSource
 from bitinfer.runtime import active_isa
 
 PACKINGS = ("auto", "i2", "t3", "t5")
@@ -47,31 +48,31 @@ class CanonicalWeights:
     """The canonical tensors of a raw checkpoint, made one at a time.
 
     Attributes:
-        checkpoint: The mapped checkpoint.
+        source: The mapped checkpoint.
         plan: What becomes of each stored tensor.
         packing: Layout of the ternary matrices.
         tensors: Name to (safetensors dtype, shape) of every canonical tensor; a matrix comes before
             its scale.
     """
 
-    def __init__(self, checkpoint: Checkpoint, plan: ModelPlan, packing: str, head: str) -> None:
+    def __init__(self, source: TensorSource, plan: ModelPlan, packing: str, head: str) -> None:
         self.plan = plan
         self.packing = packing
-        self.checkpoint = checkpoint
+        self.source = source
         self.ternary = {weight.name: weight for weight in plan.ternary}
         self._scales: dict[str, NDArray[np.float32]] = {}
         self.tensors: dict[str, tuple[str, tuple[int, ...]]] = {}
         for w in plan.ternary:
             self.tensors[w.name] = ("U8", (_core.packed_bytes(packing, w.n, w.k),))
             self.tensors[f"{w.name}_scale"] = ("F32", (1,))
-        for name, shape in plan.floats.items():
-            self.tensors[name] = (checkpoint.tensors[name].dtype, shape)
-        vocab, hidden = checkpoint.tensors[plan.head].shape
+        for name, stored in plan.floats.items():
+            self.tensors[name] = (source.tensors[stored].dtype, source.tensors[stored].shape)
+        vocab, hidden = plan.spec["vocab_size"], plan.spec["hidden_size"]
         if head == "int8":
             self.tensors[HEAD] = ("I8", (vocab, -(-hidden // 64) * 64))
             self.tensors[HEAD_SCALE] = ("F32", (vocab,))
-        elif plan.head == HEAD:
-            self.tensors[HEAD] = (checkpoint.tensors[HEAD].dtype, (vocab, hidden))
+        elif not plan.spec["tie_word_embeddings"]:
+            self.tensors[HEAD] = (source.tensors[plan.head].dtype, (vocab, hidden))
 
     @property
     def total_bytes(self) -> int:
@@ -93,15 +94,19 @@ class CanonicalWeights:
         elif name.endswith(".weight_scale"):
             yield self._scales.pop(name)
         else:
-            view = self.checkpoint.view(name)
+            view = self.view(name)
             for at in range(0, len(view), _CHUNK_BYTES):
                 yield view[at : at + _CHUNK_BYTES]
 
+    def view(self, name: str) -> NDArray[np.uint8]:
+        """The stored bytes of a canonical float tensor."""
+        return self.source.view(self.plan.head if name == HEAD else self.plan.floats[name])
+
     def _pack(self, weight: TernaryWeight) -> NDArray[np.uint8]:
-        view = self.checkpoint.view(weight.name)
-        dtype = self.checkpoint.tensors[weight.name].dtype.lower()
+        view = self.source.view(weight.stored)
+        dtype = self.source.tensors[weight.stored].dtype.lower()
         scale = self._stored_scale(weight)
-        with self._naming(weight.name):
+        with self._naming(weight.stored):
             if weight.form == "master":
                 packed, absmean = _core.pack_absmean(view, dtype, weight.n, weight.k, self.packing)
                 scale = np.float32(absmean)
@@ -115,18 +120,15 @@ class CanonicalWeights:
     def _stored_scale(self, weight: TernaryWeight) -> np.float32:
         if weight.scale is None:
             return np.float32(0)  # a master's comes from its absmean
-        view, dtype = (
-            self.checkpoint.view(weight.scale),
-            self.checkpoint.tensors[weight.scale].dtype,
-        )
-        where = f"{weight.scale} in {self.checkpoint.path_of(weight.scale)}"
+        view, dtype = self.source.view(weight.scale), self.source.tensors[weight.scale].dtype
+        where = f"{weight.scale} in {self.source.path_of(weight.scale)}"
         return effective_scale(as_float32(view, dtype)[0], self.plan.dialect, where)
 
     def _unpacked_codes(self, weight: TernaryWeight) -> NDArray[np.int8]:
         """Floats in {-1, 0, 1}, shape (N, K), as int8; refuses any other value."""
-        dtype = self.checkpoint.tensors[weight.name].dtype
+        dtype = self.source.tensors[weight.stored].dtype
         codes = np.empty((weight.n, weight.k), np.int8)
-        for row, rows in self._row_chunks(weight.name):
+        for row, rows in self._row_chunks(weight.stored):
             values = as_float32(rows, dtype).reshape(-1, weight.k)
             bad = ~((values == 0) | (np.abs(values) == 1))
             if bad.any():
@@ -139,8 +141,8 @@ class CanonicalWeights:
         return codes
 
     def _quantize_head(self) -> Iterator[NDArray[np.int8]]:
-        dtype = self.checkpoint.tensors[self.plan.head].dtype.lower()
-        columns = self.checkpoint.tensors[self.plan.head].shape[1]
+        dtype = self.source.tensors[self.plan.head].dtype.lower()
+        columns = self.source.tensors[self.plan.head].shape[1]
         scales = []
         for row, view in self._row_chunks(self.plan.head):
             rows = len(view) // self._row_bytes(self.plan.head)
@@ -152,14 +154,13 @@ class CanonicalWeights:
 
     def _row_chunks(self, name: str) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """Yield (first row, bytes of whole rows), about ``_CHUNK_BYTES`` each."""
-        view, row_bytes = self.checkpoint.view(name), self._row_bytes(name)
+        view, row_bytes = self.source.view(name), self._row_bytes(name)
         step = max(1, _CHUNK_BYTES // row_bytes)
-        for row in range(0, self.checkpoint.tensors[name].shape[0], step):
+        for row in range(0, self.source.tensors[name].shape[0], step):
             yield row, view[row * row_bytes : (row + step) * row_bytes]
 
     def _row_bytes(self, name: str) -> int:
-        info = self.checkpoint.tensors[name]
-        return (info.end - info.begin) // info.shape[0]
+        return len(self.source.view(name)) // int(self.source.tensors[name].shape[0])
 
     @contextmanager
     def _naming(self, name: str, part: str = "") -> Iterator[None]:
@@ -167,7 +168,7 @@ class CanonicalWeights:
         try:
             yield
         except ValueError as cause:
-            path = self.checkpoint.path_of(name)
+            path = self.source.path_of(name)
             raise CheckpointError(
                 f"{name}{part}: {cause} in {path}: the file is damaged, download it again"
             ) from None
@@ -238,8 +239,8 @@ def convert(
     source, target = Path(source), Path(target)
     weights = open_checkpoint(source, packing, head)
     check_target(target, PACKED_FILES, PACKED_NAME)
-    files = weights.checkpoint.files
-    meter = _Meter(progress, weights.total_bytes + sum(len(file.content()) for file in files))
+    contents = weights.source.contents()
+    meter = _Meter(progress, weights.total_bytes + sum(map(len, contents.values())))
     header = PackedHeader(
         packing=weights.packing,
         head=head,
@@ -247,7 +248,7 @@ def convert(
         ternary={weight.name: (weight.n, weight.k) for weight in weights.plan.ternary},
         source={
             **_origin(source),
-            "sha256": {file.path.name: _sha256(file.content(), meter) for file in files},
+            "sha256": {name: _sha256(content, meter) for name, content in contents.items()},
         },
     )
     with new_folder(target, PACKED_FILES, PACKED_NAME) as folder:

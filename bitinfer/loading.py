@@ -14,7 +14,7 @@ from bitinfer.config import inv_freq
 from bitinfer.convert import PLANE_HEADS, CanonicalWeights, Progress, open_checkpoint
 from bitinfer.errors import CheckpointError, PackedFileError
 from bitinfer.families.check import check_weights
-from bitinfer.families.spec import EMBEDDING, HEAD, HEAD_SCALE, check_spec
+from bitinfer.families.spec import EMBEDDING, HEAD, HEAD_SCALE, TRAITS, check_spec
 from bitinfer.formats.packed import PACKED_NAME, PackedFile, Tensor, is_packed_folder
 from bitinfer.resident import HugeMemory, copy_mapped, has_room, mapped_bytes
 
@@ -72,7 +72,7 @@ def _load_packed(
 ) -> LoadedModel:
     """Load a packed folder; repacks in memory where asked or faster."""
     file = PackedFile(folder / PACKED_NAME)
-    spec = dict(file.header.spec)
+    spec = {**TRAITS, **file.header.spec}
     check_spec(spec, str(file.path), PackedFileError)
     check_weights(file, spec)
     file.validate_codes()
@@ -200,7 +200,7 @@ def _in_memory(source: CanonicalWeights, name: str, block: HugeMemory) -> Tensor
     if name.endswith(".weight_scale"):
         (scale,) = source.chunks(name)
         return _tensor(scale)
-    view = source.checkpoint.view(name)
+    view = source.view(name)
     # The format aligns nothing; the decoder reads floats at their natural alignment.
     return (view.copy() if view.ctypes.data % 4 else view), dtype.lower(), shape
 

@@ -106,7 +106,9 @@ def test_a_truncated_packed_file(tmp_path):
 
 def test_an_unknown_architecture(tmp_path):
     folder = tiny_checkpoint(tmp_path / "hf", {**TINY, "architectures": ["BitnetForCausalLM"]})
-    known = "expected one of BitNetForCausalLM, LlamaForCausalLM, got BitnetForCausalLM"
+    known = (
+        "BitNetForCausalLM, LlamaForCausalLM, Qwen3ForCausalLM, Qwen3Model, got BitnetForCausalLM"
+    )
     fails_everywhere(folder, "config.json", known)
 
 

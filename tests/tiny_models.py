@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 
 from bitinfer import _core
+from bitinfer.families.spec import TRAITS
 
 Spec = dict[str, Any]
 Weights = dict[str, tuple[np.ndarray, str, tuple[int, ...]]]
 
 BITNET = {
+    **TRAITS,
     "model_type": "bitnet",
     "vocab_size": 101,
     "hidden_size": 72,

@@ -25,6 +25,7 @@ _KNOWN_KEYS = {
     *("quant_method", "linear_class", "quantization_mode", "use_rms_norm", "rms_norm_eps"),
     "modules_to_not_convert",
 }
+_DEFAULT_NORM_EPS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,12 @@ class Dialect:
     Attributes:
         online: Master weights, to be ternarized by absmean; else ternary values with a scale.
         divides: The stored scale divides; else it multiplies.
+        norm_eps: Each projection has an RMSNorm of its own, of this eps; None: not declared.
     """
 
     online: bool
     divides: bool
+    norm_eps: float | None = None
 
 
 def read_dialect(
@@ -52,7 +55,7 @@ def read_dialect(
 
     Raises:
         ConfigError: no quantization_config, another method, an unknown value, or an option that
-            leaves a projection dense or puts a norm inside it.
+            leaves a projection dense.
     """
     where = f"{where}: quantization_config"
     if quantization is None:
@@ -63,13 +66,12 @@ def read_dialect(
     _expect(where, quantization, "quant_method", ("bitnet",))
     linear_class = _expect(where, quantization, "linear_class", ("bitlinear", "autobitlinear"))
     mode = _expect(where, quantization, "quantization_mode", ("offline", "online"))
-    _expect(where, quantization, "use_rms_norm", (False,))
     for name in quantization:
         if name not in _KNOWN_KEYS:
             raise ConfigError(f"{where}: {shown(name)}: expected no such key for bitnet")
     online = linear_class == "autobitlinear" and mode == "online"
     _check_exclusions(quantization.get("modules_to_not_convert"), projections, online, where)
-    return Dialect(online=online, divides=linear_class == "bitlinear")
+    return Dialect(online, linear_class == "bitlinear", _norm_eps(quantization, where))
 
 
 def effective_scale(stored: np.float32, dialect: Dialect, where: str) -> np.float32:
@@ -83,6 +85,17 @@ def effective_scale(stored: np.float32, dialect: Dialect, where: str) -> np.floa
     if not (np.isfinite(stored) and stored > 0 and np.isfinite(scale) and scale > 0):
         raise CheckpointError(f"{where}: expected a finite scale above 0, got {stored!s}")
     return np.float32(scale)
+
+
+def _norm_eps(quantization: Mapping[str, Any], where: str) -> float | None:
+    if not _expect(where, quantization, "use_rms_norm", (False, True)):
+        return None
+    eps = quantization.get("rms_norm_eps", _DEFAULT_NORM_EPS)
+    if type(eps) not in (int, float) or not 0 < eps < 1:
+        raise ConfigError(
+            f"{where}: rms_norm_eps: expected a number between 0 and 1, got {shown(repr(eps))}"
+        )
+    return float(eps)
 
 
 def _expect(

@@ -8,6 +8,5 @@ from bitinfer.families.plan import Family
 FAMILY = Family(
     architectures=("BitNetForCausalLM",),
     model_types=("bitnet",),
-    attn_sub_norm=True,
-    ffn_sub_norm=True,
+    traits={"attn_sub_norm": True, "ffn_sub_norm": True},
 )

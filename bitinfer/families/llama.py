@@ -8,6 +8,4 @@ from bitinfer.families.plan import Family
 FAMILY = Family(
     architectures=("LlamaForCausalLM",),
     model_types=("llama",),
-    attn_sub_norm=False,
-    ffn_sub_norm=False,
 )

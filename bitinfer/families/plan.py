@@ -9,8 +9,10 @@ from typing import Any
 from bitinfer.config import ModelConfig
 from bitinfer.errors import CheckpointError
 from bitinfer.families.bitlinear import Dialect, read_dialect
+from bitinfer.families.names import FIRST_PROJECTION_NORM, canonical_names
 from bitinfer.families.spec import EMBEDDING, HEAD, float_shapes, make_spec, ternary_shapes
-from bitinfer.formats.safetensors import Checkpoint, TensorInfo, describe_shape
+from bitinfer.formats.safetensors import describe_shape
+from bitinfer.formats.source import TensorSource
 from bitinfer.json_file import shown
 
 FLOAT_DTYPES = ("BF16", "F16", "F32")
@@ -24,15 +26,16 @@ class Family:
     Attributes:
         architectures: Entries of config.json's ``architectures`` that it serves.
         model_types: Values of ``model_type``, asked where no architecture is given.
-        attn_sub_norm: A norm stands before ``o_proj``.
-        ffn_sub_norm: A norm stands before ``down_proj``.
+        traits: What differs from the defaults of the spec (``spec.TRAITS``).
+        optional: Traits that a model of the family has where the first layer has a tensor of it:
+            trait to that tensor's name within the layer.
         ignored_suffixes: Ends of tensor names that may be in a file and are not needed.
     """
 
     architectures: tuple[str, ...]
     model_types: tuple[str, ...]
-    attn_sub_norm: bool
-    ffn_sub_norm: bool
+    traits: Mapping[str, Any] = field(default_factory=dict)
+    optional: Mapping[str, str] = field(default_factory=dict)
     ignored_suffixes: tuple[str, ...] = field(default=(".rotary_emb.inv_freq",))
 
 
@@ -41,12 +44,14 @@ class TernaryWeight:
     """A canonical ternary matrix (N, K) and the stored tensor that it is made from.
 
     Attributes:
-        name: Canonical name, also of the stored weight.
+        name: Canonical name.
+        stored: Name of the stored weight.
         form: ``packed`` (U8, four rows a byte), ``unpacked`` (float in -1 0 1) or ``master``.
         scale: Name of the stored scale; None for masters.
     """
 
     name: str
+    stored: str
     n: int
     k: int
     form: str
@@ -61,85 +66,111 @@ class ModelPlan:
         spec: The decoder's spec.
         dialect: How the projections are stored.
         ternary: The projections, in the order of the layers.
-        floats: Name to shape of the float tensors that are taken as they are; no head among them.
+        floats: Canonical to stored name of the float tensors that are taken as they are; no head
+            among them.
         head: Stored name of the head: ``lm_head.weight``, or the embedding when tied.
     """
 
     spec: dict[str, Any]
     dialect: Dialect
     ternary: tuple[TernaryWeight, ...]
-    floats: Mapping[str, tuple[int, ...]]
+    floats: Mapping[str, str]
     head: str
 
 
-def make_plan(family: Family, config: ModelConfig, checkpoint: Checkpoint) -> ModelPlan:
+def make_plan(family: Family, config: ModelConfig, source: TensorSource) -> ModelPlan:
     """Check the stored tensors against the config and say what becomes of each.
 
     Raises:
         ConfigError: ``quantization_config`` declares what is not supported.
         CheckpointError: a tensor is missing, unexpected, or of the wrong shape or dtype.
     """
-    spec = make_spec(config, attn_sub_norm=family.attn_sub_norm, ffn_sub_norm=family.ffn_sub_norm)
-    shapes = ternary_shapes(spec)
-    modules = [name.removesuffix(".weight") for name in shapes]
+    names = canonical_names(source.tensors)
+    modules = [name.removesuffix(".weight") for name in ternary_shapes(make_spec(config))]
     dialect = read_dialect(config.quantization_config, modules, "config.json")
+    spec = make_spec(config, **_traits(family, config, dialect, names))
+    shapes = ternary_shapes(spec)
     floats = float_shapes(spec)
     head = EMBEDDING if spec["tie_word_embeddings"] else HEAD
     dense = {**floats, head: (spec["vocab_size"], spec["hidden_size"])}
     scales = {} if dialect.online else {name: f"{name}_scale" for name in shapes}
 
     needed = [*dense, *shapes, *scales.values()]
-    _check_names(checkpoint, needed, {HEAD, *needed}, family.ignored_suffixes)
+    _check_names(source, names, needed, {HEAD, *needed}, family.ignored_suffixes)
     for name, shape in dense.items():
-        _check(checkpoint, name, FLOAT_DTYPES, (shape,))
+        _check(source, names[name], FLOAT_DTYPES, (shape,))
     for name in scales.values():
-        _check(checkpoint, name, FLOAT_DTYPES, ((), (1,)))
+        _check(source, names[name], FLOAT_DTYPES, ((), (1,)))
     ternary = tuple(
-        TernaryWeight(name, n, k, _form(checkpoint, name, n, k, dialect), scales.get(name))
+        TernaryWeight(
+            name,
+            names[name],
+            n,
+            k,
+            _form(source, names[name], n, k, dialect),
+            names[scales[name]] if scales else None,
+        )
         for name, (n, k) in shapes.items()
     )
-    return ModelPlan(spec, dialect, ternary, floats, head)
+    return ModelPlan(spec, dialect, ternary, {name: names[name] for name in floats}, names[head])
 
 
-def _form(checkpoint: Checkpoint, name: str, n: int, k: int, dialect: Dialect) -> str:
+def _traits(
+    family: Family, config: ModelConfig, dialect: Dialect, names: Mapping[str, str]
+) -> dict[str, Any]:
+    """What the family, the dialect and the tensors that are there say of the spec."""
+    traits = dict(family.traits)
+    for trait, tensor in family.optional.items():
+        traits[trait] = f"model.layers.0.{tensor}" in names
+    if dialect.norm_eps is not None or FIRST_PROJECTION_NORM in names:
+        traits["projection_norm"] = "rms_norm"
+        traits["projection_norm_eps"] = dialect.norm_eps or config.rms_norm_eps
+    return traits
+
+
+def _form(source: TensorSource, name: str, n: int, k: int, dialect: Dialect) -> str:
     """The form that the stored dtype shows, its shape checked."""
-    info = checkpoint.tensors[name]
+    info = source.tensors[name]
     if info.dtype == "U8" and not dialect.online:
-        _check(checkpoint, name, ("U8",), ((-(-n // 4), k),))
+        _check(source, name, ("U8",), ((-(-n // 4), k),))
         return "packed"
-    _check(checkpoint, name, FLOAT_DTYPES if dialect.online else ("U8", *FLOAT_DTYPES), ((n, k),))
+    _check(source, name, FLOAT_DTYPES if dialect.online else ("U8", *FLOAT_DTYPES), ((n, k),))
     return "master" if dialect.online else "unpacked"
 
 
 def _check(
-    checkpoint: Checkpoint,
+    source: TensorSource,
     name: str,
     dtypes: tuple[str, ...],
     shapes: tuple[tuple[int, ...], ...],
 ) -> None:
-    info: TensorInfo = checkpoint.tensors[name]
+    info = source.tensors[name]
     if info.dtype not in dtypes or info.shape not in shapes:
         wanted = f"{' or '.join(dtypes)} {describe_shape(shapes[-1])}"
-        raise CheckpointError(
-            f"{name}: expected {wanted}, got {info} in {checkpoint.path_of(name)}"
-        )
+        raise CheckpointError(f"{name}: expected {wanted}, got {info} in {source.path_of(name)}")
 
 
 def _check_names(
-    checkpoint: Checkpoint, needed: list[str], allowed: set[str], ignored: tuple[str, ...]
+    source: TensorSource,
+    names: Mapping[str, str],
+    needed: list[str],
+    allowed: set[str],
+    ignored: tuple[str, ...],
 ) -> None:
-    missing = [name for name in needed if name not in checkpoint.tensors]
+    missing = [name for name in needed if name not in names]
     extra = [
-        name for name in checkpoint.tensors if name not in allowed and not name.endswith(ignored)
+        stored
+        for name, stored in names.items()
+        if name not in allowed and not name.endswith(ignored)
     ]
-    for names, text in (
+    for wrong, text in (
         (missing, "tensors that the config calls for are missing"),
         (extra, "tensors that the config does not call for are there"),
     ):
-        if names:
-            listed = ", ".join(shown(name) for name in names[:_SHOWN_NAMES])
-            more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+        if wrong:
+            listed = ", ".join(shown(name) for name in wrong[:_SHOWN_NAMES])
+            more = f" and {len(wrong) - _SHOWN_NAMES} more" if len(wrong) > _SHOWN_NAMES else ""
             raise CheckpointError(
-                f"{checkpoint.folder}: {text}: {listed}{more}: check that config.json belongs to"
+                f"{source.path}: {text}: {listed}{more}: check that config.json belongs to"
                 " these weights"
             )

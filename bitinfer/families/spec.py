@@ -7,6 +7,7 @@ head comes beside them: ``lm_head.weight``, or the embedding when tied.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,38 +24,53 @@ _FROM_CONFIG = (
     *("rms_norm_eps", "hidden_act", "attention_bias", "tie_word_embeddings", "rope_theta"),
     "bos_token_id",
 )
+TRAITS: Mapping[str, Any] = {
+    "attn_sub_norm": False,  # RMSNorm on the joined heads, before o_proj
+    "ffn_sub_norm": False,  # RMSNorm on act(gate) * up, before down_proj
+    "qk_norm": False,  # RMSNorm on each head of q and k, before RoPE
+    "projection_norm": None,  # on each projection's own input: rms_norm, layer_norm (no gain)
+    "projection_norm_eps": None,
+    "post_norms": False,  # RMSNorm on what attention and FFN add to the residual (Gemma)
+    "embedding_multiplier": 1.0,
+    "activation_levels": 127,  # of a code: 127, 128 (binary BitNet) or 16383 (two int8 planes)
+    "scale_group_size": None,  # columns that share a weight scale, each row its own
+    "scale_group_count": None,  # or so many groups of columns; neither: one scale for the matrix
+    "activation_groups": False,  # each group of columns is normed and quantized on its own
+}
+"""What a family decides, by its default; a packed file without one of them means the default."""
+_CHOICES = {
+    "projection_norm": (None, "rms_norm", "layer_norm"),
+    "activation_levels": (127, 128, 16383),
+}
 
 
-def make_spec(config: ModelConfig, *, attn_sub_norm: bool, ffn_sub_norm: bool) -> dict[str, Any]:
-    """The spec of ``config``; the sub-norms stand before ``o_proj`` and ``down_proj``."""
+def make_spec(config: ModelConfig, **traits: Any) -> dict[str, Any]:
+    """The spec of ``config`` and of the ``traits`` that differ from ``TRAITS``."""
     spec: dict[str, Any] = {name: getattr(config, name) for name in _FROM_CONFIG}
     spec["rope_scaling"] = dict(config.rope_scaling) if config.rope_scaling else None
     spec["eos_token_ids"] = list(config.eos_token_ids)
-    spec["attn_sub_norm"] = attn_sub_norm
-    spec["ffn_sub_norm"] = ffn_sub_norm
-    return spec
+    return {**spec, **TRAITS, **traits}
 
 
 def check_spec(spec: Mapping[str, Any], where: str, error: type[BitinferError]) -> ModelConfig:
-    """Check a spec that was read from a file; returns the config that it stands for.
+    """Check a complete spec that was read from a file; returns the config that it stands for.
 
     Raises:
         BitinferError: of class ``error``: a key is missing or unknown, or a value is refused.
     """
     values = dict(spec)
-    sub_norms = {name: values.pop(name, None) for name in ("attn_sub_norm", "ffn_sub_norm")}
+    traits = {name: values.pop(name) for name in TRAITS if name in values}
     values["eos_token_id"] = values.pop("eos_token_ids", None)
+    for name, value in traits.items():
+        if (expected := _refused(name, value)) is not None:
+            raise error(f"{where}: spec: {name}: expected {expected}, got {value!r:.80}")
     try:
         config = ModelConfig.from_dict(values, f"{where}: spec")
     except ConfigError as cause:
         raise error(str(cause)) from None
-    expected = make_spec(
-        config,
-        attn_sub_norm=sub_norms["attn_sub_norm"] is True,
-        ffn_sub_norm=sub_norms["ffn_sub_norm"] is True,
-    )
-    for name in sorted(expected.keys() | spec.keys()):
-        got, wanted = spec.get(name), expected.get(name)
+    whole = make_spec(config, **traits)
+    for name in sorted(whole.keys() | spec.keys()):
+        got, wanted = spec.get(name), whole.get(name)
         if (
             got != wanted
             or name not in spec
@@ -62,6 +78,21 @@ def check_spec(spec: Mapping[str, Any], where: str, error: type[BitinferError]) 
         ):
             raise error(f"{where}: spec: {name}: expected {wanted!r}, got {got!r:.80}")
     return config
+
+
+def _refused(name: str, value: object) -> str | None:
+    """What a trait can be, if ``value`` is nothing of it."""
+    if name in _CHOICES:
+        fits = any(value is choice or value == choice for choice in _CHOICES[name])
+        return None if fits and not isinstance(value, bool) else f"one of {_CHOICES[name]}"
+    if isinstance(TRAITS[name], bool):
+        return None if isinstance(value, bool) else "true or false"
+    if value is None and TRAITS[name] is None:
+        return None
+    if name in ("embedding_multiplier", "projection_norm_eps"):
+        fits = type(value) is float and math.isfinite(value) and 0 < value < 1e6
+        return None if fits else "a number above 0"
+    return None if type(value) is int and 1 <= value < 1 << 23 else "a whole number above 0"
 
 
 def ternary_shapes(spec: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
@@ -92,29 +123,37 @@ def float_shapes(spec: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         EMBEDDING: (spec["vocab_size"], hidden),
         "model.norm.weight": (hidden,),
     }
+    in_layer = _norm_shapes(spec)
     for layer in range(spec["num_hidden_layers"]):
-        prefix = f"model.layers.{layer}."
-        shapes[f"{prefix}input_layernorm.weight"] = (hidden,)
-        shapes[f"{prefix}post_attention_layernorm.weight"] = (hidden,)
-        if spec["attn_sub_norm"]:
-            queries = spec["num_attention_heads"] * spec["head_dim"]
-            shapes[f"{prefix}self_attn.attn_sub_norm.weight"] = (queries,)
-        if spec["ffn_sub_norm"]:
-            shapes[f"{prefix}mlp.ffn_sub_norm.weight"] = (spec["intermediate_size"],)
-    if spec["attention_bias"]:
-        for name, (n, _) in ternary_shapes(spec).items():
-            if ".self_attn." in name:
-                shapes[name.removesuffix("weight") + "bias"] = (n,)
+        shapes.update({f"model.layers.{layer}.{name}.weight": k for name, k in in_layer.items()})
+    for name, (n, k) in ternary_shapes(spec).items():
+        if spec["projection_norm"] == "rms_norm":
+            shapes[name.removesuffix("weight") + "norm.weight"] = (k,)
+        if spec["attention_bias"] and ".self_attn." in name:
+            shapes[name.removesuffix("weight") + "bias"] = (n,)
+    return shapes
+
+
+def _norm_shapes(spec: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Module name within a layer to shape of its norms, but those of single projections."""
+    hidden = spec["hidden_size"]
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(
+        ("input_layernorm", "post_attention_layernorm"), (hidden,)
+    )
+    if spec["post_norms"]:
+        shapes["pre_feedforward_layernorm"] = shapes["post_feedforward_layernorm"] = (hidden,)
+    if spec["attn_sub_norm"]:
+        shapes["self_attn.attn_sub_norm"] = (spec["num_attention_heads"] * spec["head_dim"],)
+    if spec["qk_norm"]:
+        shapes["self_attn.q_norm"] = shapes["self_attn.k_norm"] = (spec["head_dim"],)
+    if spec["ffn_sub_norm"]:
+        shapes["mlp.ffn_sub_norm"] = (spec["intermediate_size"],)
     return shapes
 
 
 def num_parameters(spec: Mapping[str, Any]) -> int:
     """Weights of all kinds in a model of that spec; a tied head counts once."""
-    hidden, inner = spec["hidden_size"], spec["intermediate_size"]
-    queries = spec["num_attention_heads"] * spec["head_dim"]
-    keys = spec["num_key_value_heads"] * spec["head_dim"]
-    layer = 2 * hidden * (queries + keys) + 3 * hidden * inner + 2 * hidden
-    layer += spec["attn_sub_norm"] * queries + spec["ffn_sub_norm"] * inner
-    layer += spec["attention_bias"] * (queries + 2 * keys + hidden)
-    embeddings = (1 if spec["tie_word_embeddings"] else 2) * spec["vocab_size"] * hidden
-    return int(embeddings + spec["num_hidden_layers"] * layer + hidden)
+    floats = sum(math.prod(shape) for shape in float_shapes(spec).values())
+    ternary = sum(n * k for n, k in ternary_shapes(spec).values())
+    head = 0 if spec["tie_word_embeddings"] else spec["vocab_size"] * spec["hidden_size"]
+    return int(floats + ternary + head)

@@ -154,8 +154,10 @@ class SafetensorsFile:
 class Checkpoint:
     """The tensors of a model folder: ``model.safetensors``, or the shards that an index names.
 
+    A ``TensorSource``.
+
     Attributes:
-        folder: The model folder.
+        path: The model folder.
         files: The mapped shards, in order of their names.
         tensors: Name to place, over all shards.
     """
@@ -167,7 +169,7 @@ class Checkpoint:
             CheckpointError: no weights, a shard missing or damaged, a tensor that the index does
                 not place where it is, or a shard name that leaves the folder.
         """
-        self.folder = folder
+        self.path = folder
         index = folder / INDEX_NAME
         if (folder / SINGLE_NAME).exists() or not index.exists():
             self.files = [SafetensorsFile(_single(folder))]
@@ -197,6 +199,10 @@ class Checkpoint:
     def path_of(self, name: str) -> Path:
         """The file that holds a tensor."""
         return self._file_of[name].path
+
+    def contents(self) -> dict[str, NDArray[np.uint8]]:
+        """File name to its bytes, of all shards."""
+        return {file.path.name: file.content() for file in self.files}
 
 
 def describe_shape(shape: tuple[int, ...]) -> str:

@@ -55,6 +55,17 @@ DecoderSpec parse_spec(const py::dict& d) {
                      : HiddenAct::kSilu;
   s.attn_sub_norm = spec_value<bool>(d, "attn_sub_norm");
   s.ffn_sub_norm = spec_value<bool>(d, "ffn_sub_norm");
+  s.qk_norm = spec_value<bool>(d, "qk_norm");
+  s.post_norms = spec_value<bool>(d, "post_norms");
+  const auto norm = spec_value<std::optional<std::string>>(d, "projection_norm");
+  if (norm) {
+    s.projection_norm = one_of(*norm, "projection_norm", "rms_norm", "layer_norm")
+                            ? ProjectionNorm::kRms
+                            : ProjectionNorm::kLayer;
+    s.projection_norm_eps = static_cast<float>(spec_value<double>(d, "projection_norm_eps"));
+  }
+  s.embedding_multiplier = static_cast<float>(spec_value<double>(d, "embedding_multiplier"));
+  s.activation_levels = spec_value<int>(d, "activation_levels");
   s.attention_bias = spec_value<bool>(d, "attention_bias");
   s.tie_word_embeddings = spec_value<bool>(d, "tie_word_embeddings");
   const auto head = spec_value<std::string>(d, "head");

@@ -11,6 +11,9 @@
 
 namespace bitinfer {
 
+// On the input of each projection: RMSNorm with a gain of its own, or LayerNorm without gain.
+enum class ProjectionNorm : int { kNone = 0, kRms = 1, kLayer = 2 };
+
 struct DecoderSpec {
   int64_t vocab_size;
   int64_t hidden_size;
@@ -21,9 +24,15 @@ struct DecoderSpec {
   int64_t head_dim;
   float rms_norm_eps;
   HiddenAct hidden_act;
-  bool attn_sub_norm;   // RMSNorm on the joined heads, before o_proj
-  bool ffn_sub_norm;    // RMSNorm on act(gate) · up, before down_proj
-  bool attention_bias;  // q, k, v have biases (any projection may have one)
+  bool attn_sub_norm;       // RMSNorm on the joined heads, before o_proj
+  bool ffn_sub_norm;        // RMSNorm on act(gate) · up, before down_proj
+  bool qk_norm = false;     // RMSNorm on each head of q and k, before RoPE
+  bool post_norms = false;  // RMSNorm on what attention and FFN add to the residual
+  ProjectionNorm projection_norm = ProjectionNorm::kNone;
+  float projection_norm_eps = 0.0f;
+  float embedding_multiplier = 1.0f;
+  int activation_levels = 127;  // of a code: 127, 128 or 16383
+  bool attention_bias;          // q, k, v have biases (any projection may have one)
   bool tie_word_embeddings;
   bool int8_head;                       // else the head's rows are floats
   std::optional<HeadSplit> head_split;  // of an int8 head: how to keep it in two planes

@@ -1,0 +1,54 @@
+"""The names under which checkpoints store what is one tensor here.
+
+Behind ``canonical_names`` all code knows one name for each tensor.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from bitinfer.errors import CheckpointError
+from bitinfer.json_file import shown
+
+# Parts of a name as they are stored -> what they are here.
+_SPELLINGS = (
+    (re.compile(r"^(?=(embed_tokens|layers|norm)\.)"), "model."),  # an encoder without its head
+    (re.compile(r"\.self_attn\.inner_attn_ln\."), ".self_attn.attn_sub_norm."),
+    (re.compile(r"\.mlp\.ffn_layernorm\."), ".mlp.ffn_sub_norm."),
+    (re.compile(r"_proj\.rms_norm\."), "_proj.norm."),
+)
+# Norms inside o_proj and down_proj alone are the sub-norms before them.
+_INSIDE = (
+    (re.compile(r"\.self_attn\.o_proj\.norm\."), ".self_attn.attn_sub_norm."),
+    (re.compile(r"\.mlp\.down_proj\.norm\."), ".mlp.ffn_sub_norm."),
+)
+FIRST_PROJECTION_NORM = "model.layers.0.self_attn.q_proj.norm.weight"
+
+
+def canonical_names(stored: Iterable[str]) -> dict[str, str]:
+    """Canonical name to stored name of each tensor, in the order of ``stored``.
+
+    Raises:
+        CheckpointError: two stored names are spellings of one.
+    """
+    names = _renamed({name: name for name in stored}, _SPELLINGS)
+    return names if FIRST_PROJECTION_NORM in names else _renamed(names, _INSIDE)
+
+
+def _renamed(
+    names: Mapping[str, str], spellings: Iterable[tuple[re.Pattern[str], str]]
+) -> dict[str, str]:
+    """Canonical name to stored name after ``spellings``."""
+    renamed: dict[str, str] = {}
+    for old, stored in names.items():
+        name = old
+        for pattern, canonical in spellings:
+            name = pattern.sub(canonical, name)
+        if name in renamed:
+            raise CheckpointError(
+                f"{shown(stored)}: expected one spelling of {shown(name)}, got"
+                f" {shown(renamed[name])} as well: the checkpoint is damaged"
+            )
+        renamed[name] = stored
+    return renamed
