@@ -77,6 +77,15 @@ def gemm_i8(
     w: NDArray[np.int8], a: NDArray[np.int8], isa: str | None = None
 ) -> NDArray[np.int32]: ...
 
+# ---- scaled.cpp ----
+
+def group_magnitudes(
+    buffer: NDArray[np.uint8], dtype: str, n: int, k: int, group: int, num_threads: int = 0
+) -> tuple[NDArray[np.uint8], int]: ...
+def signs(
+    buffer: NDArray[np.uint8], dtype: str, n: int, k: int, num_threads: int = 0
+) -> NDArray[np.int8]: ...
+
 # ---- head.cpp: split is "6+2" or "5+3" ----
 
 def split_head(

@@ -9,6 +9,7 @@ PYBIND11_MODULE(_core, m) {
   m.attr("compiler") = BITINFER_COMPILER;
   bitinfer::register_isa(m);
   bitinfer::register_pack(m);
+  bitinfer::register_scaled(m);
   bitinfer::register_head(m);
   bitinfer::register_ops(m);
   bitinfer::register_model(m);

@@ -63,15 +63,6 @@ PackedTernary packed_view(const U8& packed, const std::string& packing, int64_t 
   return {p, n, k, packed.data()};
 }
 
-FloatMatrix float_view(const U8& buffer, const std::string& dtype, int64_t n, int64_t k) {
-  const FloatType type = float_type_from_name(dtype);
-  check_packed_shape(n, k);
-  BITINFER_CHECK(buffer.size() == n * k * float_bytes(type),
-                 "buffer: expected " << n * k * float_bytes(type) << " bytes for " << dtype << " ("
-                                     << n << ", " << k << "), got " << buffer.size());
-  return {buffer.data(), type, n, k};
-}
-
 py::dict layouts() {
   py::dict all;
   for (const PackedLayout& l : kLayouts) {
@@ -157,7 +148,7 @@ U8 pack_hf_array(const U8& hf, int64_t n, const std::string& packing, int num_th
 
 py::tuple pack_absmean_array(const U8& buffer, const std::string& dtype, int64_t n, int64_t k,
                              const std::string& packing, int num_threads) {
-  const FloatMatrix w = float_view(buffer, dtype, n, k);
+  const FloatMatrix w = float_matrix(buffer.data(), buffer.size(), dtype, n, k);
   const Packing p = packing_from_name(packing);
   U8 out = aligned_bytes(packed_bytes(p, n, k));
   uint8_t* to = out.mutable_data();
@@ -171,7 +162,7 @@ py::tuple pack_absmean_array(const U8& buffer, const std::string& dtype, int64_t
 
 py::tuple quantize_rows_i8_array(const U8& buffer, const std::string& dtype, int64_t n, int64_t k,
                                  int num_threads) {
-  const FloatMatrix w = float_view(buffer, dtype, n, k);
+  const FloatMatrix w = float_matrix(buffer.data(), buffer.size(), dtype, n, k);
   const U8 bytes = aligned_bytes(n * round_up(k, 64));
   I8 codes({n, round_up(k, 64)}, reinterpret_cast<const int8_t*>(bytes.data()), bytes);
   F32 scales(n);

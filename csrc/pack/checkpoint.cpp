@@ -134,6 +134,16 @@ FloatType float_type_from_name(const std::string& name) {
   return FloatType::kBF16;
 }
 
+FloatMatrix float_matrix(const uint8_t* data, int64_t num_bytes, const std::string& dtype,
+                         int64_t n, int64_t k) {
+  const FloatType type = float_type_from_name(dtype);
+  check_packed_shape(n, k);
+  BITINFER_CHECK(num_bytes == n * k * float_bytes(type),
+                 "buffer: expected " << n * k * float_bytes(type) << " bytes for " << dtype << " ("
+                                     << n << ", " << k << "), got " << num_bytes);
+  return {data, type, n, k};
+}
+
 void pack_hf(const uint8_t* hf, int64_t n, int64_t k, Packing packing, uint8_t* packed,
              int num_threads) {
   const int64_t quarter = ceil_div(n, 4);

@@ -23,6 +23,10 @@ struct FloatMatrix {
   int64_t k;
 };
 
+// A view of `num_bytes` bytes; refuses a size that is not that of (n, k).
+FloatMatrix float_matrix(const uint8_t* data, int64_t num_bytes, const std::string& dtype,
+                         int64_t n, int64_t k);
+
 // Hugging Face 2-bit weights (R, K), R = ceil(N/4): bits 2i+1..2i of hf[r][c] are the code (w + 1)
 // of row i*R + r, column c. Code 3 in a row below N is refused.
 void pack_hf(const uint8_t* hf, int64_t n, int64_t k, Packing packing, uint8_t* packed,
