@@ -152,13 +152,23 @@ def rms_norm(x: F32, weight: F32, eps: float) -> F32:
     return (x * inv[..., None]) * weight
 
 
-def quantize(x: F32, levels: int, low: int) -> tuple[NDArray[np.int32], F32]:
-    """Codes clamp(rint(x · (levels / m)), low, levels) and scales m / levels of rows x (T, K).
+def layer_norm(x: F32, eps: float) -> F32:
+    """(x - mean) · inv, inv = 1 / sqrt(sum((x - mean)²) / K + eps); x: (T, K)."""
+    count = _f(x.shape[-1])
+    d = x - (sum16(x) / count)[..., None]
+    inv: F32 = _f(1) / np.sqrt(sum16(d * d) / count + _f(eps))
+    return d * inv[..., None]
 
+
+def quantize(x: F32, levels: int, low: int) -> tuple[NDArray[np.int32], F32]:
+    """Codes clamp(rint(x · (levels / m)), low, high) and scales m / levels of rows x (T, K).
+
+    high = levels, of 128 levels 127, which int8 holds;
     m = max(absmax of the row, 1e-5); rint rounds half to even.
     """
     m = np.maximum(np.abs(x).max(axis=-1), _f(1e-5))
-    codes = np.clip(np.rint(x * (_f(levels) / m)[..., None]), low, levels)
+    high = 127 if levels == 128 else levels
+    codes = np.clip(np.rint(x * (_f(levels) / m)[..., None]), low, high)
     return codes.astype(np.int32), m / _f(levels)
 
 
@@ -284,21 +294,31 @@ class ReferenceDecoder:
     def linear(self, x: F32, name: str) -> F32:
         """Projection ``name`` of x (T, K): (integer sum · act_scale) · weight_scale + bias."""
         raw, packing, (n, k) = self.weights[f"{name}.weight"]
-        codes, act_scale = quantize(x, 127, -128)
+        codes, act_scale = quantize(self.own_norm(x, name), self.spec["activation_levels"], -128)
         acc = integer_matmul(codes, unpack(raw, packing, n, k)).astype(np.float32)
         y: F32 = (acc * act_scale[:, None]) * to_f32(self.weights[f"{name}.weight_scale"])[0]
         if f"{name}.bias" in self.weights:
             y = y + to_f32(self.weights[f"{name}.bias"])
         return y
 
+    def own_norm(self, x: F32, name: str) -> F32:
+        """The norm of projection ``name`` on its input x (T, K), if it has one."""
+        kind, eps = self.spec["projection_norm"], self.spec["projection_norm_eps"]
+        if kind == "rms_norm":
+            return rms_norm(x, to_f32(self.weights[f"{name}.norm.weight"]), eps)
+        return layer_norm(x, eps) if kind == "layer_norm" else x
+
     def embed(self, token_ids: NDArray[np.int32]) -> F32:
         """Embedding rows of the tokens, (T, hidden)."""
-        return to_f32(self.weights["model.embed_tokens.weight"])[token_ids]
+        rows = to_f32(self.weights["model.embed_tokens.weight"])[token_ids]
+        return rows * _f(self.spec["embedding_multiplier"])
 
     def attention(self, x: F32, layer: int) -> F32:
         """Self-attention of normed x (T, hidden) at positions 0..T-1, o_proj included."""
         at, d = f"model.layers.{layer}.self_attn", self.spec["head_dim"]
         q, k, v = (self.linear(x, f"{at}.{p}_proj").reshape(len(x), -1, d) for p in "qkv")
+        if self.spec["qk_norm"]:
+            q, k = self.norm(q, f"{at}.q_norm.weight"), self.norm(k, f"{at}.k_norm.weight")
         positions = np.arange(len(x), dtype=np.float32)
         sin, cos = sin_cos_f32(positions[:, None] * to_f32(self.weights["rope.inv_freq"]))
         out = attention(rope(q, cos, sin), rope(k, cos, sin), v, self.kv_cache)
@@ -322,8 +342,13 @@ class ReferenceDecoder:
     def layer(self, x: F32, layer: int) -> F32:
         """One decoder layer on the residual stream x (T, hidden)."""
         at = f"model.layers.{layer}"
-        x = x + self.attention(self.norm(x, f"{at}.input_layernorm.weight"), layer)
-        return x + self.mlp(self.norm(x, f"{at}.post_attention_layernorm.weight"), layer)
+        attention = self.attention(self.norm(x, f"{at}.input_layernorm.weight"), layer)
+        if not self.spec["post_norms"]:
+            x = x + attention
+            return x + self.mlp(self.norm(x, f"{at}.post_attention_layernorm.weight"), layer)
+        x = x + self.norm(attention, f"{at}.post_attention_layernorm.weight")
+        mlp = self.mlp(self.norm(x, f"{at}.pre_feedforward_layernorm.weight"), layer)
+        return x + self.norm(mlp, f"{at}.post_feedforward_layernorm.weight")
 
     def head(self, x: F32) -> F32:
         """Logits (T, vocab) of the residual stream x (T, hidden) after the last layer."""

@@ -89,6 +89,8 @@ def make_tiny_model(
         weights[f"{name}.weight"] = (_core.pack(w, packing), packing, (n, k))
         scale = rng.uniform(0.5, 2.0, 1) / np.sqrt(k)
         weights[f"{name}.weight_scale"] = float_tensor(scale, "f32")
+        if spec["projection_norm"] == "rms_norm":
+            norm(f"{name}.norm.weight", k)
         shift = rng.normal(0.0, 0.3, n)
         if bias:
             weights[f"{name}.bias"] = float_tensor(shift, "f16")
@@ -102,6 +104,12 @@ def make_tiny_model(
         at = f"model.layers.{i}"
         norm(f"{at}.input_layernorm.weight", h)
         norm(f"{at}.post_attention_layernorm.weight", h)
+        if spec["post_norms"]:
+            norm(f"{at}.pre_feedforward_layernorm.weight", h)
+            norm(f"{at}.post_feedforward_layernorm.weight", h)
+        if spec["qk_norm"]:
+            norm(f"{at}.self_attn.q_norm.weight", d)
+            norm(f"{at}.self_attn.k_norm.weight", d)
         if spec["attn_sub_norm"]:
             norm(f"{at}.self_attn.attn_sub_norm.weight", q)
         if spec["ffn_sub_norm"]:

@@ -60,8 +60,8 @@ DecoderSpec parse_spec(const py::dict& d) {
   const auto norm = spec_value<std::optional<std::string>>(d, "projection_norm");
   if (norm) {
     s.projection_norm = one_of(*norm, "projection_norm", "rms_norm", "layer_norm")
-                            ? ProjectionNorm::kRms
-                            : ProjectionNorm::kLayer;
+                            ? NormKind::kRms
+                            : NormKind::kLayer;
     s.projection_norm_eps = static_cast<float>(spec_value<double>(d, "projection_norm_eps"));
   }
   s.embedding_multiplier = static_cast<float>(spec_value<double>(d, "embedding_multiplier"));

@@ -139,6 +139,8 @@ void FloatSelfTest::check_linear() {
   compare_floats("rms_norm", kN, [&](const FloatKernels& f, float* y) {
     f.rms_norm(x.data(), w.data(), kN, 1e-5f, y);
   });
+  compare_floats("layer_norm", kN,
+                 [&](const FloatKernels& f, float* y) { f.layer_norm(x.data(), kN, 1e-5f, y); });
   for (const float* b : {static_cast<const float*>(nullptr), bias.data()}) {
     compare_floats("scale", kN, [&](const FloatKernels& f, float* y) {
       f.scale(acc.data(), kN, 0.37f, 1.9f, b, y);
@@ -173,12 +175,14 @@ void FloatSelfTest::check_conversions() {
                      f.dot_rows(rows.data(), type, kRows, kN, x.data(), y);
                    });
   }
-  compare("quantize_i8", [&](const FloatKernels& f, Output& out) {
-    std::vector<int8_t> codes(kCodesBytes, 1);
-    int32_t sum = 0;
-    const float scale = f.quantize_i8(x.data(), kN, kCodesBytes, codes.data(), &sum);
-    out.add(codes).add(&sum, 1).add(&scale, 1);
-  });
+  for (const float levels : {127.0f, 128.0f}) {
+    compare("quantize_i8", [&](const FloatKernels& f, Output& out) {
+      std::vector<int8_t> codes(kCodesBytes, 1);
+      int32_t sum = 0;
+      const float scale = f.quantize_i8(x.data(), kN, kCodesBytes, levels, codes.data(), &sum);
+      out.add(codes).add(&sum, 1).add(&scale, 1);
+    });
+  }
   compare("quantize_planes", [&](const FloatKernels& f, Output& out) {
     std::vector<int8_t> hi(kCodesBytes, 1), lo(kCodesBytes, 1);
     int32_t both[2] = {};

@@ -83,9 +83,15 @@ struct FloatKernels {
   // inv = 1 / sqrt(sum(x · x) / float(k) + eps); y = (x · inv) · w
   void (*rms_norm)(const float* x, const float* w, int64_t k, float eps, float* y);
 
-  // m = max(absmax, 1e-5); codes = clamp(rint(x · (127 / m)), -128, 127), zero in [k, codes_bytes);
-  // *sum = sum of codes; returns act_scale = m / 127. codes_bytes: a multiple of 16, >= k.
-  float (*quantize_i8)(const float* x, int64_t k, int64_t codes_bytes, int8_t* codes, int32_t* sum);
+  // mean = sum(x) / float(k); d = x - mean; inv = 1 / sqrt(sum(d · d) / float(k) + eps);
+  // y = d · inv
+  void (*layer_norm)(const float* x, int64_t k, float eps, float* y);
+
+  // m = max(absmax, 1e-5); codes = clamp(rint(x · (levels / m)), -128, 127), zero in [k,
+  // codes_bytes); *sum = sum of codes; returns act_scale = m / levels. levels: 127 or 128;
+  // codes_bytes: a multiple of 16, >= k.
+  float (*quantize_i8)(const float* x, int64_t k, int64_t codes_bytes, float levels, int8_t* codes,
+                       int32_t* sum);
 
   // 15-bit activations in two planes: c = clamp(rint(x · (16383 / m)), ±16383) = 128 hi + lo, both
   // of c's sign; sums: of hi and of lo; returns m / 16383.

@@ -64,9 +64,10 @@ void check_spec(const DecoderSpec& s) {
                  "num_attention_heads: expected a multiple of num_key_value_heads ("
                      << s.num_key_value_heads << "), at most " << kMaxQueryRows << " times it, got "
                      << s.num_attention_heads);
-  BITINFER_CHECK(!s.qk_norm && !s.post_norms && s.projection_norm == ProjectionNorm::kNone &&
-                     s.embedding_multiplier == 1.0f && s.activation_levels == 127,
-                 "spec: expected no traits of this kind");
+  BITINFER_CHECK(s.activation_levels == 127 || s.activation_levels == 128,
+                 "activation_levels: expected 127 or 128, got " << s.activation_levels);
+  BITINFER_CHECK(s.projection_norm_eps >= 0.0f && s.projection_norm_eps < 1.0f,
+                 "projection_norm_eps: expected 0 to 1, got " << s.projection_norm_eps);
   BITINFER_CHECK(s.rms_norm_eps >= 0.0f && s.rms_norm_eps < 1.0f,
                  "rms_norm_eps: expected 0 to 1, got " << s.rms_norm_eps);
 }

@@ -21,6 +21,8 @@ int64_t widest_row(const DecoderSpec& s) {
   return std::max({s.hidden_size, s.q_dim(), s.intermediate_size});
 }
 
+bool has_projection_norms(const DecoderSpec& s) { return s.projection_norm != NormKind::kNone; }
+
 // Look-up tables of as many rows of activations as a GEMV takes, the widest ones, on the row of
 // kernels that needs most, since the row may change between calls.
 int64_t most_table_bytes(const DecoderSpec& s, Packing packing) {
@@ -55,6 +57,9 @@ Decoder::State::State(const DecoderSpec& spec, Packing packing, int num_threads,
       k_(buffer<float>(max_tokens * spec.kv_dim())),
       v_(buffer<float>(max_tokens * spec.kv_dim())),
       mlp_(buffer<float>(max_tokens * spec.intermediate_size)),
+      gate_(buffer<float>(has_projection_norms(spec) ? max_tokens * spec.intermediate_size : 0)),
+      normed_(buffer<float>(has_projection_norms(spec) ? max_tokens * widest_row(spec) : 0)),
+      added_(buffer<float>(spec.post_norms ? max_tokens * spec.hidden_size : 0)),
       partials_(buffer<float>(attention_partial_elements(shape_))),
       codes_(buffer<int8_t>(max_tokens * std::max(activation_bytes(widest_row(spec)),
                                                   2 * plane_columns(spec.hidden_size)))),
@@ -113,6 +118,10 @@ void Decoder::State::embed_tokens(const DecoderWeights& weights) {
                    const auto i = static_cast<std::size_t>(t);
                    embed(ctx_, weights.embedding, weights.embedding_type, h, token_ids_[i],
                          x_.data() + t * h);
+                   if (spec_.embedding_multiplier != 1.0f) {
+                     for (int64_t j = t * h; j < (t + 1) * h; ++j)
+                       x_[j] *= spec_.embedding_multiplier;
+                   }
                    float* angles = angles_.data() + t * half;
                    for (int64_t j = 0; j < half; ++j)
                      angles[j] = static_cast<float>(tokens_[i].pos) * weights.inv_freq[j];
@@ -121,50 +130,99 @@ void Decoder::State::embed_tokens(const DecoderWeights& weights) {
                });
 }
 
-// Rows of x (M, k), through a norm where there is one, as the input of the linear layers that
-// follow.
-QuantizedRows* Decoder::State::quantize(const float* x, int64_t k, const float* norm) {
+Norm Decoder::State::rms(const float* weight) const {
+  return weight ? Norm{NormKind::kRms, weight, spec_.rms_norm_eps} : Norm{};
+}
+
+// Rows of norm(x) (M, k) as the input of the linear layers that follow.
+const QuantizedRows& Decoder::State::quantize(const float* x, int64_t k, const Norm& norm) {
   rows_.m = m_;
   rows_.k = k;
   rows_.stride = activation_bytes(k);
   ++rows_.version;
-  norm_quantize(ctx_, x, k, norm, spec_.rms_norm_eps, &rows_);
-  return &rows_;
+  norm_quantize(ctx_, x, norm, spec_.activation_levels, &rows_);
+  return rows_;
 }
 
-// x += o_proj(sub_norm(attention(q_proj, k_proj, v_proj of norm(x))))
+// Linear layers of norm(x), x (M, k); norm may be null. Each layer may have a norm of its own as
+// well, and then has activations of its own.
+void Decoder::State::project(const float* x, int64_t k, const float* norm,
+                             const LinearOutput* outputs, int count) {
+  if (!has_projection_norms(spec_)) {
+    return linear(ctx_, quantize(x, k, rms(norm)), outputs, count);
+  }
+  if (norm) {
+    norm_rows(ctx_, x, m_, k, rms(norm), normed_.data());
+    x = normed_.data();
+  }
+  for (int i = 0; i < count; ++i) {
+    const Norm own{spec_.projection_norm, outputs[i].layer->norm, spec_.projection_norm_eps};
+    linear(ctx_, quantize(x, k, own), outputs + i, 1);
+  }
+}
+
+// x_ += post_norm(layer of norm(x)), x (M, k); either norm may be null.
+void Decoder::State::project_onto_residual(const float* x, int64_t k, const float* norm,
+                                           const Linear& layer, const float* post_norm) {
+  const int64_t h = spec_.hidden_size;
+  float* to = post_norm ? added_.data() : x_.data();
+  const LinearOutput out{&layer, to, h, post_norm == nullptr};
+  project(x, k, norm, &out, 1);
+  if (!post_norm) return;
+  norm_rows(ctx_, to, m_, h, rms(post_norm), to);
+  for (int64_t i = 0; i < m_ * h; ++i) x_[i] += to[i];
+}
+
+// x += post_norm(o_proj(sub_norm(attention(q_proj, k_proj, v_proj of norm(x)))))
 void Decoder::State::attention_step(const LayerWeights& layer, int64_t index) {
-  const int64_t h = spec_.hidden_size, q_dim = spec_.q_dim(), kv_dim = spec_.kv_dim();
+  const int64_t h = spec_.hidden_size, d = spec_.head_dim, q_dim = spec_.q_dim(),
+                kv_dim = spec_.kv_dim();
   const LinearOutput qkv[] = {{&layer.q, q_.data(), q_dim, false},
                               {&layer.k, k_.data(), kv_dim, false},
                               {&layer.v, v_.data(), kv_dim, false}};
-  linear(ctx_, *quantize(x_.data(), h, layer.input_norm), qkv, 3);
+  project(x_.data(), h, layer.attention_norm, qkv, 3);
+  if (spec_.qk_norm) {
+    norm_rows(ctx_, q_.data(), m_ * q_dim / d, d, rms(layer.q_norm), q_.data());
+    norm_rows(ctx_, k_.data(), m_ * kv_dim / d, d, rms(layer.k_norm), k_.data());
+  }
   const AttentionCall call{ctx_,        shape_, tokens_.data(), index, q_.data(), q_factors_.data(),
                            attn_.data()};
   rotate_and_append(call, m_, cos_.data(), sin_.data(), k_.data(), v_.data());
   attend(call, runs_.data(), num_runs_, partials_.data());
-  const LinearOutput o{&layer.o, x_.data(), h, true};
-  linear(ctx_, *quantize(attn_.data(), q_dim, layer.attn_sub_norm), &o, 1);
+  project_onto_residual(attn_.data(), q_dim, layer.attn_sub_norm, layer.o,
+                        layer.attention_post_norm);
 }
 
-// x += down_proj(sub_norm(act(gate_proj) * up_proj of norm(x)))
-void Decoder::State::mlp_step(const LayerWeights& layer, int64_t index) {
+// mlp_ = act(gate_proj) · up_proj, both of norm(x)
+void Decoder::State::feed_forward(const LayerWeights& layer, int64_t index) {
   const int64_t h = spec_.hidden_size, ffn = spec_.intermediate_size;
+  if (has_projection_norms(spec_)) {
+    const LinearOutput both[] = {{&layer.gate, gate_.data(), ffn, false},
+                                 {&layer.up, mlp_.data(), ffn, false}};
+    project(x_.data(), h, layer.ffn_norm, both, 2);
+    return activate(ctx_, spec_.hidden_act, gate_.data(), m_, ffn, mlp_.data());
+  }
+  const QuantizedRows& in = quantize(x_.data(), h, rms(layer.ffn_norm));
   SparseFfn::Layer* sparse = sparse_ && m_ == 1 ? sparse_->layer(index) : nullptr;
-  const QuantizedRows& in = *quantize(x_.data(), h, layer.post_attention_norm);
   if (sparse && sparse->gate.skips(kGateBelow)) {
     sparse->gate.add(sparse_gated_linear(ctx_, &neurons_, in, layer.gate, layer.up,
                                          sparse->weights.up, mlp_.data()));
   } else {
     gated_linear(ctx_, in, layer.gate, layer.up, spec_.hidden_act, mlp_.data(), ffn);
   }
-  const QuantizedRows& inner = *quantize(mlp_.data(), ffn, layer.ffn_sub_norm);
+}
+
+// x += post_norm(down_proj(sub_norm(act(gate_proj) * up_proj of norm(x))))
+void Decoder::State::mlp_step(const LayerWeights& layer, int64_t index) {
+  feed_forward(layer, index);
+  const int64_t ffn = spec_.intermediate_size;
+  SparseFfn::Layer* sparse = sparse_ && m_ == 1 ? sparse_->layer(index) : nullptr;
   if (sparse && sparse->down.skips(kDownBelow)) {
+    const QuantizedRows& inner = quantize(mlp_.data(), ffn, rms(layer.ffn_sub_norm));
     sparse->down.add(
         sparse_down(ctx_, &neurons_, inner, layer.down, sparse->weights.down, x_.data()));
   } else {
-    const LinearOutput down{&layer.down, x_.data(), h, true};
-    linear(ctx_, inner, &down, 1);
+    project_onto_residual(mlp_.data(), ffn, layer.ffn_sub_norm, layer.down, layer.ffn_post_norm);
   }
 }
 

@@ -31,7 +31,13 @@ struct Decoder::State {
   void attention_step(const LayerWeights& layer, int64_t index);
   void mlp_step(const LayerWeights& layer, int64_t index);
   float* head_step(const DecoderWeights& weights, float* logits);
-  QuantizedRows* quantize(const float* x, int64_t k, const float* norm);
+  Norm rms(const float* weight) const;
+  const QuantizedRows& quantize(const float* x, int64_t k, const Norm& norm);
+  void project(const float* x, int64_t k, const float* norm, const LinearOutput* outputs,
+               int count);
+  void project_onto_residual(const float* x, int64_t k, const float* norm, const Linear& layer,
+                             const float* post_norm);
+  void feed_forward(const LayerWeights& layer, int64_t index);
 
   const DecoderSpec spec_;
   const AttentionShape shape_;
@@ -51,6 +57,9 @@ struct Decoder::State {
   AlignedBuffer<float> attn_;                // (M, heads * head_dim)
   AlignedBuffer<float> k_, v_;               // (M, kv_heads * head_dim)
   AlignedBuffer<float> mlp_;                 // (M, intermediate)
+  AlignedBuffer<float> gate_;                // (M, intermediate), where projections have norms
+  AlignedBuffer<float> normed_;              // (M, widest row), where projections have norms
+  AlignedBuffer<float> added_;               // (M, hidden), where the residual has norms
   AlignedBuffer<float> partials_;            // attention's
   AlignedBuffer<int8_t> codes_;              // (M, activation_bytes of the widest row)
   AlignedBuffer<int32_t> sums_;              // (2 M)

@@ -27,6 +27,9 @@ SparseFfn::SparseFfn(const DecoderSpec& spec, const DecoderWeights& weights, int
   BITINFER_CHECK(spec.hidden_act == HiddenAct::kRelu2,
                  "ffn: expected a model with squared ReLU (hidden_act relu2) for sparse, got silu, "
                  "whose neurons are never idle: use dense");
+  BITINFER_CHECK(spec.projection_norm == NormKind::kNone && !spec.post_norms,
+                 "ffn: expected a model without norms of single projections and of the residual "
+                 "for sparse: use dense");
   const int64_t n = spec.intermediate_size, k = spec.hidden_size;
   BITINFER_CHECK(n < kMostNeurons, "ffn: expected intermediate_size below "
                                        << kMostNeurons << " for sparse, got " << n);

@@ -7,12 +7,10 @@
 
 #include "ops/attention.h"
 #include "ops/linear.h"
+#include "ops/norm.h"
 #include "pack/head_planes.h"
 
 namespace bitinfer {
-
-// On the input of each projection: RMSNorm with a gain of its own, or LayerNorm without gain.
-enum class ProjectionNorm : int { kNone = 0, kRms = 1, kLayer = 2 };
 
 struct DecoderSpec {
   int64_t vocab_size;
@@ -28,7 +26,7 @@ struct DecoderSpec {
   bool ffn_sub_norm;        // RMSNorm on act(gate) · up, before down_proj
   bool qk_norm = false;     // RMSNorm on each head of q and k, before RoPE
   bool post_norms = false;  // RMSNorm on what attention and FFN add to the residual
-  ProjectionNorm projection_norm = ProjectionNorm::kNone;
+  NormKind projection_norm = NormKind::kNone;  // of each projection's own input
   float projection_norm_eps = 0.0f;
   float embedding_multiplier = 1.0f;
   int activation_levels = 127;  // of a code: 127, 128 or 16383

@@ -59,7 +59,8 @@ class Loader {
     return copy;
   }
 
-  Linear linear(const std::string& name, int64_t n, int64_t k, bool bias_needed) {
+  Linear linear(const std::string& name, int64_t n, int64_t k, const DecoderSpec& spec,
+                bool bias_needed) {
     const std::string weight = name + ".weight";
     const Tensor& t = get(weight, "ternary", {n, k});
     const Packing packing = packing_of(t.dtype);
@@ -75,7 +76,11 @@ class Loader {
     const float* scale = floats(weight + "_scale", 1);
     BITINFER_CHECK(*scale != 0.0f, weight << "_scale: expected a number other than 0");
     const bool bias = bias_needed || has(name + ".bias");
-    return {{packing, n, k, t.data}, *scale, bias ? floats(name + ".bias", n) : nullptr};
+    const bool norm = spec.projection_norm == NormKind::kRms;
+    return {{packing, n, k, t.data},
+            *scale,
+            bias ? floats(name + ".bias", n) : nullptr,
+            norm ? floats(name + ".norm.weight", k) : nullptr};
   }
 
   void check_all_used() const {
@@ -121,17 +126,28 @@ LayerWeights load_layer(const DecoderSpec& spec, int64_t i, Loader* loader) {
   const int64_t h = spec.hidden_size, ffn = spec.intermediate_size, q = spec.q_dim(),
                 kv = spec.kv_dim();
   LayerWeights w{};
-  w.input_norm = loader->floats(layer + "input_layernorm.weight", h);
-  w.post_attention_norm = loader->floats(layer + "post_attention_layernorm.weight", h);
+  const auto norm = [&](const char* name) {
+    return loader->floats(layer + name + "_layernorm.weight", h);
+  };
+  w.attention_norm = norm("input");
+  w.ffn_norm = norm(spec.post_norms ? "pre_feedforward" : "post_attention");
+  if (spec.post_norms) {
+    w.attention_post_norm = norm("post_attention");
+    w.ffn_post_norm = norm("post_feedforward");
+  }
+  if (spec.qk_norm) {
+    w.q_norm = loader->floats(attn + "q_norm.weight", spec.head_dim);
+    w.k_norm = loader->floats(attn + "k_norm.weight", spec.head_dim);
+  }
   if (spec.attn_sub_norm) w.attn_sub_norm = loader->floats(attn + "attn_sub_norm.weight", q);
   if (spec.ffn_sub_norm) w.ffn_sub_norm = loader->floats(mlp + "ffn_sub_norm.weight", ffn);
-  w.q = loader->linear(attn + "q_proj", q, h, spec.attention_bias);
-  w.k = loader->linear(attn + "k_proj", kv, h, spec.attention_bias);
-  w.v = loader->linear(attn + "v_proj", kv, h, spec.attention_bias);
-  w.o = loader->linear(attn + "o_proj", h, q, false);
-  w.gate = loader->linear(mlp + "gate_proj", ffn, h, false);
-  w.up = loader->linear(mlp + "up_proj", ffn, h, false);
-  w.down = loader->linear(mlp + "down_proj", h, ffn, false);
+  w.q = loader->linear(attn + "q_proj", q, h, spec, spec.attention_bias);
+  w.k = loader->linear(attn + "k_proj", kv, h, spec, spec.attention_bias);
+  w.v = loader->linear(attn + "v_proj", kv, h, spec, spec.attention_bias);
+  w.o = loader->linear(attn + "o_proj", h, q, spec, false);
+  w.gate = loader->linear(mlp + "gate_proj", ffn, h, spec, false);
+  w.up = loader->linear(mlp + "up_proj", ffn, h, spec, false);
+  w.down = loader->linear(mlp + "down_proj", h, ffn, spec, false);
   return w;
 }
 

@@ -26,11 +26,16 @@ struct Tensor {
 };
 using TensorMap = std::map<std::string, Tensor>;
 
+// Gains of norms; those that the spec has not are null.
 struct LayerWeights {
-  const float* input_norm;
-  const float* post_attention_norm;
-  const float* attn_sub_norm;  // null where the spec has none
-  const float* ffn_sub_norm;   // null where the spec has none
+  const float* attention_norm;       // of the input of q, k and v
+  const float* attention_post_norm;  // of what attention adds to the residual
+  const float* ffn_norm;
+  const float* ffn_post_norm;
+  const float* q_norm;
+  const float* k_norm;
+  const float* attn_sub_norm;
+  const float* ffn_sub_norm;
   Linear q, k, v, o, gate, up, down;
 };
 

@@ -85,6 +85,11 @@ void gemv_task(const OpContext& ctx, const QuantizedRows& a, const LinearOutput&
   });
 }
 
+auto multiply_by(const OpContext& ctx, HiddenAct act) {
+  const FloatKernels& f32 = ctx.kernels->f32;
+  return act == HiddenAct::kRelu2 ? f32.relu2_mul : f32.silu_mul;
+}
+
 int64_t weight_bytes(const PackedTernary& w) { return packed_bytes(w.packing, w.n, w.k); }
 
 constexpr int kMaxOutputs = 4;
@@ -109,7 +114,7 @@ void gated_gemv(const OpContext& ctx, const QuantizedRows& a, const Linear& gate
   const GemvPlan plan = plan_gemv(ctx, gate.w, kStreams / 2);
   const int64_t tile_rows = layout(gate.w.packing).tile_rows;
   const FloatKernels& f32 = ctx.kernels->f32;
-  const auto multiply = act == HiddenAct::kRelu2 ? f32.relu2_mul : f32.silu_mul;
+  const auto multiply = multiply_by(ctx, act);
   const int threads = ctx.threads_for(2 * weight_bytes(gate.w));
   parallel_for(threads, 0, plan.tasks(), 1, [&](int64_t index, int64_t, int thread) {
     ThreadScratch& scratch = (*ctx.scratch)[static_cast<std::size_t>(thread)];
@@ -177,7 +182,7 @@ void gemm(const OpContext& ctx, const QuantizedRows& a, const LinearOutput* outp
 void gated_gemm(const OpContext& ctx, const QuantizedRows& a, const Linear& gate, const Linear& up,
                 HiddenAct act, float* y, int64_t y_stride) {
   const FloatKernels& f32 = ctx.kernels->f32;
-  const auto multiply = act == HiddenAct::kRelu2 ? f32.relu2_mul : f32.silu_mul;
+  const auto multiply = multiply_by(ctx, act);
   const int64_t rows = task_rows(ctx, a.m, gate.w.n);
   const int threads = ctx.threads_for(2 * weight_bytes(gate.w) * a.m);
   parallel_for(threads, 0, ceil_div(gate.w.n, rows), 1, [&](int64_t task, int64_t, int thread) {
@@ -215,6 +220,14 @@ void gemv_tasks(
 
 void linear(const OpContext& ctx, const QuantizedRows& a, const LinearOutput* outputs, int count) {
   (a.m <= ctx.gemv.most_tokens ? gemv : gemm)(ctx, a, outputs, count);
+}
+
+void activate(const OpContext& ctx, HiddenAct act, const float* gate, int64_t m, int64_t n,
+              float* y) {
+  const auto multiply = multiply_by(ctx, act);
+  parallel_for(ctx.threads_for(8 * m * n), 0, m, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) multiply(gate + i * n, y + i * n, n, y + i * n);
+  });
 }
 
 void gated_linear(const OpContext& ctx, const QuantizedRows& a, const Linear& gate,

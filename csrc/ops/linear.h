@@ -19,6 +19,7 @@ struct Linear {
   PackedTernary w;  // (N, K); caller keeps the bytes
   float weight_scale;
   const float* bias;  // (N) or null; caller keeps
+  const float* norm;  // gain (K) of the projection's own RMSNorm, or null; caller keeps
 };
 
 // M quantized rows of K activations (ops/norm.h fills them).
@@ -51,6 +52,10 @@ void linear(const OpContext& ctx, const QuantizedRows& a, const LinearOutput* ou
 // y (M, y_stride) = act(gate) · up, gate and up of equal shape; neither is ever stored as a whole.
 void gated_linear(const OpContext& ctx, const QuantizedRows& a, const Linear& gate,
                   const Linear& up, HiddenAct act, float* y, int64_t y_stride);
+
+// y (m, n) = act(gate) · y
+void activate(const OpContext& ctx, HiddenAct act, const float* gate, int64_t m, int64_t n,
+              float* y);
 
 struct TileRuns;
 

@@ -199,8 +199,9 @@ void break_linear(const Adder& add) {
     };
   });
   add("quantize_i8", [](FloatKernels& f) {
-    f.quantize_i8 = [](const float* x, int64_t k, int64_t bytes, int8_t* codes, int32_t* sum) {
-      const float scale = right().f32.quantize_i8(x, k, bytes, codes, sum);
+    f.quantize_i8 = [](const float* x, int64_t k, int64_t bytes, float levels, int8_t* codes,
+                       int32_t* sum) {
+      const float scale = right().f32.quantize_i8(x, k, bytes, levels, codes, sum);
       *sum += 1;
       return scale;
     };

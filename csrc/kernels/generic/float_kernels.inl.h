@@ -101,6 +101,7 @@ inline FloatKernels make_float_kernels() {
   FloatKernels f{};
   f.widen = widen;
   f.rms_norm = rms_norm;
+  f.layer_norm = layer_norm;
   f.quantize_i8 = quantize_i8;
   f.quantize_planes = quantize_planes;
   f.scale = scale;

@@ -21,6 +21,26 @@ inline void rms_norm(const float* x, const float* w, int64_t k, float eps, float
   map_row(k, y, [&](int64_t, auto load) { return (load(x) * inv) * load(w); });
 }
 
+inline void layer_norm(const float* x, int64_t k, float eps, float* y) {
+  const float n = static_cast<float>(k);
+  F32x16 sums = zero_f32(), squares = zero_f32();
+  int64_t i = 0;
+  for (; i + 16 <= k; i += 16) sums = sums + load_f32(x + i);
+  if (i < k) sums = sums + load_tail_f32(x + i, k - i);
+  const F32x16 mean = set_f32(fold_add(sums) / n);
+  map_row(k, y, [&](int64_t, auto load) { return load(x) - mean; });
+  for (i = 0; i + 16 <= k; i += 16) {
+    const F32x16 d = load_f32(y + i);
+    squares = squares + d * d;
+  }
+  if (i < k) {
+    const F32x16 d = load_tail_f32(y + i, k - i);
+    squares = squares + d * d;
+  }
+  const F32x16 inv = set_f32(1.0f / __builtin_sqrtf(fold_add(squares) / n + eps));
+  map_row(k, y, [&](int64_t, auto load) { return load(y) * inv; });
+}
+
 inline float floored_absmax(const float* x, int64_t k) {
   F32x16 most = set_f32(1e-5f);
   int64_t i = 0;
@@ -34,10 +54,10 @@ inline I32x16 clamped_codes(F32x16 v, F32x16 low, F32x16 high) {
   return round_i32(min(max(v, low), high));
 }
 
-inline float quantize_i8(const float* x, int64_t k, int64_t codes_bytes, int8_t* codes,
-                         int32_t* sum) {
+inline float quantize_i8(const float* x, int64_t k, int64_t codes_bytes, float levels,
+                         int8_t* codes, int32_t* sum) {
   const float m = floored_absmax(x, k);
-  const F32x16 inv = set_f32(127.0f / m), low = set_f32(-128.0f), high = set_f32(127.0f);
+  const F32x16 inv = set_f32(levels / m), low = set_f32(-128.0f), high = set_f32(127.0f);
   I32x16 sums = zero_i32();
   int64_t i = 0;
   for (; i < k; i += 16) {
@@ -48,7 +68,7 @@ inline float quantize_i8(const float* x, int64_t k, int64_t codes_bytes, int8_t*
   }
   for (; i < codes_bytes; i += 16) store_i8(codes + i, zero_i32());
   *sum = sum_i32(sums);
-  return m / 127.0f;
+  return m / levels;
 }
 
 inline float quantize_planes(const float* x, int64_t k, int64_t codes_bytes, int8_t* hi, int8_t* lo,
