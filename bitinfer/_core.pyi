@@ -110,6 +110,27 @@ def head_join(
 
 # ---- model.cpp, ops.cpp ----
 
+KV_BLOCK: int
+
+class KvBlock:
+    """Keeps a block of a pool as it is."""
+
+    @property
+    def shared(self) -> bool: ...
+
+class KvPool:
+    """Memory of a fixed size for caches that share beginnings."""
+
+    @property
+    def num_blocks(self) -> int: ...
+    @property
+    def used_blocks(self) -> int: ...
+    @property
+    def block_bytes(self) -> int: ...
+    def new_cache(
+        self, capacity: int, blocks: Sequence[KvBlock] = ..., length: int = 0
+    ) -> KvCache: ...
+
 class KvCache:
     """Keys and values of the positions that have been run."""
 
@@ -125,6 +146,7 @@ class KvCache:
     def used_bytes(self) -> int: ...
     def trim(self, length: int) -> None: ...
     def copy(self) -> KvCache: ...
+    def block(self, index: int) -> KvBlock: ...
 
 class Decoder:
     """The forward step of one model."""
@@ -139,7 +161,7 @@ class Decoder:
         self,
         token_ids: Sequence[NDArray[np.int32]],
         caches: Sequence[KvCache],
-        logits: str,
+        logits: str | Sequence[str],
         out: NDArray[np.float32] | None = None,
         top_k: int = 0,
         vocab_size: int = 0,
@@ -153,6 +175,7 @@ class Decoder:
         vocab_size: int = 0,
     ) -> None: ...
     def new_cache(self, capacity: int, dtype: str) -> KvCache: ...
+    def new_pool(self, num_blocks: int, dtype: str) -> KvPool: ...
     num_threads: int
     prefill_chunk: int
     @property

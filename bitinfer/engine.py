@@ -19,7 +19,11 @@ from bitinfer.formats.packed import HEADS
 from bitinfer.loading import LoadedModel, load_folder
 from bitinfer.resident import WEIGHTS
 
+KvBlock = _core.KvBlock
 KvCache = _core.KvCache
+KvPool = _core.KvPool
+KV_BLOCK = _core.KV_BLOCK  # positions of a block of a cache
+Rows = Literal["last", "all", "none"]  # of a sequence, for which logits are made
 KV_CACHES = ("f16", "f32", "int8")
 FFNS = ("auto", "dense", "sparse")
 
@@ -194,12 +198,20 @@ class Engine:
             )
         return self._decoder.new_cache(positions, self.kv_cache)
 
+    def new_pool(self, num_blocks: int) -> KvPool:
+        """Memory for caches that share beginnings: blocks of ``KV_BLOCK`` positions, no more.
+
+        Raises:
+            ValueError: ``num_blocks`` is below 1, or fits no address space.
+        """
+        return self._decoder.new_pool(num_blocks, self.kv_cache)
+
     def forward(
         self,
         token_ids: Sequence[Sequence[int] | NDArray[np.integer[Any]]],
         caches: Sequence[KvCache],
         *,
-        logits: Literal["last", "all", "none"] = "last",
+        logits: Rows | Sequence[Rows] = "last",
         top_k: int = 0,
         vocab_size: int = 0,
     ) -> NDArray[np.float32]:
@@ -208,7 +220,8 @@ class Engine:
         Args:
             token_ids: For each cache the ids to append, at least one.
             caches: From ``new_cache``, each its own; grow by the lengths of ``token_ids``.
-            logits: ``last`` (a row a cache), ``all`` (a row a token) or ``none`` (no row).
+            logits: ``last`` (a row a cache), ``all`` (a row a token) or ``none`` (no row); also
+                one of these for each cache.
             top_k: Where only the so many largest logits of a row matter, ties among them: others
                 may then be -inf, all that are not are exact. 0: all are wanted.
             vocab_size: Ids below it compete for ``top_k``; 0: all.
@@ -219,7 +232,8 @@ class Engine:
         Raises:
             PromptError: no ids, or one outside the vocabulary.
             ContextLengthError: a cache has not so many positions left.
-            ValueError: ``top_k`` is negative, or ``vocab_size`` above the model's.
+            ValueError: ``top_k`` is negative, or ``vocab_size`` above the model's, or the caches'
+                pool has too few blocks.
         """
         batch = [self.check_ids(ids) for ids in token_ids]
         for ids, cache in zip(batch, caches, strict=True):

@@ -1,4 +1,4 @@
-// Python face of csrc/model: Decoder and KvCache. Keeps the buffers of the weights alive; the GIL
+// Python face of the decoder. Keeps the buffers of the weights alive; the GIL
 // is released while a forward step runs.
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "bindings/register.h"
@@ -76,15 +77,15 @@ DecoderSpec parse_spec(const py::dict& d) {
   return s;
 }
 
-KvType kv_type(const std::string& name) {
-  if (name == "f32") return KvType::kF32;
-  if (name == "f16") return KvType::kF16;
-  BITINFER_CHECK(name == "int8", "dtype: expected f32, f16 or int8, got " << name);
-  return KvType::kInt8;
+LogitsRows logits_rows(const std::string& name) {
+  if (name == "last") return LogitsRows::kLast;
+  if (name == "all") return LogitsRows::kAll;
+  BITINFER_CHECK(name == "none", "logits: expected last, all or none, got " << name);
+  return LogitsRows::kNone;
 }
 
-const char* kv_name(KvType type) {
-  return type == KvType::kF32 ? "f32" : type == KvType::kF16 ? "f16" : "int8";
+int64_t num_rows(const Sequence& s) {
+  return s.rows == LogitsRows::kAll ? s.num_tokens : s.rows == LogitsRows::kLast ? 1 : 0;
 }
 
 // A decoder with the Python objects whose bytes it reads.
@@ -98,8 +99,8 @@ class PyDecoder {
   Decoder& decoder() { return decoder_; }
 
   F32 forward(const std::vector<I32>& token_ids, const std::vector<py::object>& caches,
-              const std::string& logits, const std::optional<F32>& out, int64_t top_k,
-              int64_t vocab_size);
+              const std::variant<std::string, std::vector<std::string>>& logits,
+              const std::optional<F32>& out, int64_t top_k, int64_t vocab_size);
   void decode(int32_t token_id, KvCache& cache, F32& out, int64_t top_k, int64_t vocab_size);
 
  private:
@@ -126,29 +127,26 @@ class PyDecoder {
 // The vectors hold references: another thread may empty the caller's lists while the GIL is
 // released.
 F32 PyDecoder::forward(const std::vector<I32>& token_ids, const std::vector<py::object>& caches,
-                       const std::string& logits, const std::optional<F32>& out, int64_t top_k,
-                       int64_t vocab_size) {
+                       const std::variant<std::string, std::vector<std::string>>& logits,
+                       const std::optional<F32>& out, int64_t top_k, int64_t vocab_size) {
   BITINFER_CHECK(token_ids.size() == caches.size(), "caches: expected one for each of the "
                                                         << token_ids.size() << " sequences, got "
                                                         << caches.size());
-  BITINFER_CHECK(logits == "last" || logits == "all" || logits == "none",
-                 "logits: expected last, all or none, got " << logits);
+  const auto* each = std::get_if<std::vector<std::string>>(&logits);
+  BITINFER_CHECK(!each || each->size() == caches.size(), "logits: expected one for each of the "
+                                                             << caches.size() << " sequences, got "
+                                                             << each->size());
   std::vector<Sequence> batch;
   batch.reserve(caches.size());
-  int64_t tokens = 0;
+  int64_t rows = 0;
   for (std::size_t i = 0; i < caches.size(); ++i) {
     BITINFER_CHECK(token_ids[i].ndim() == 1, "token_ids: expected one-dimensional arrays of int32");
     BITINFER_CHECK(py::isinstance<KvCache>(caches[i]),
                    "caches: expected KvCache, got " << py::repr(caches[i]).cast<std::string>());
-    batch.push_back({token_ids[i].data(), token_ids[i].size(), caches[i].cast<KvCache*>()});
-    tokens += token_ids[i].size();
+    batch.push_back({token_ids[i].data(), token_ids[i].size(), caches[i].cast<KvCache*>(),
+                     logits_rows(each ? (*each)[i] : std::get<std::string>(logits))});
+    rows += num_rows(batch.back());
   }
-  const LogitsRows mode = logits == "all"    ? LogitsRows::kAll
-                          : logits == "last" ? LogitsRows::kLast
-                                             : LogitsRows::kNone;
-  const int64_t rows = mode == LogitsRows::kAll    ? tokens
-                       : mode == LogitsRows::kLast ? static_cast<int64_t>(batch.size())
-                                                   : 0;
   const int64_t vocab = decoder_.spec().vocab_size;
   F32 result = out ? *out : F32({rows, vocab});
   BITINFER_CHECK(result.ndim() == 2 && result.shape(0) == rows && result.shape(1) == vocab,
@@ -156,7 +154,7 @@ F32 PyDecoder::forward(const std::vector<I32>& token_ids, const std::vector<py::
   float* to = result.mutable_data();
   {
     py::gil_scoped_release release;
-    decoder_.forward(batch, mode, to, {top_k, vocab_size});
+    decoder_.forward(batch, to, {top_k, vocab_size});
   }
   return result;
 }
@@ -167,7 +165,7 @@ void PyDecoder::decode(int32_t token_id, KvCache& cache, F32& out, int64_t top_k
                  "out: expected float32 (" << decoder_.spec().vocab_size << ")");
   float* to = out.mutable_data();
   py::gil_scoped_release release;
-  decoder_.forward({{&token_id, 1, &cache}}, LogitsRows::kLast, to, {top_k, vocab_size});
+  decoder_.forward({{&token_id, 1, &cache}}, to, {top_k, vocab_size});
 }
 
 py::list ffn_density(const Decoder& decoder) {
@@ -187,16 +185,6 @@ py::dict bytes_per_token(const Decoder& decoder, const std::string& kv_dtype) {
 }  // namespace
 
 void register_model(py::module_& m) {
-  py::class_<KvCache>(m, "KvCache", "Keys and values of one sequence; made by Decoder.new_cache.")
-      .def_property_readonly("length", &KvCache::length, "Positions stored.")
-      .def_property_readonly("capacity", &KvCache::capacity, "Positions that fit.")
-      .def_property_readonly("dtype", [](const KvCache& c) { return kv_name(c.layout().type); })
-      .def_property_readonly("nbytes", &KvCache::nbytes, "Bytes at full capacity.")
-      .def_property_readonly("used_bytes", &KvCache::used_bytes,
-                             "Bytes of the 64-position blocks in use.")
-      .def("trim", &KvCache::trim, py::arg("length"), "Forget all positions from `length` on.")
-      .def("copy", &KvCache::copy, "A cache of its own with equal content.");
-
   py::class_<PyDecoder>(m, "Decoder", "A model: forward(ragged batch of tokens, caches) -> logits.")
       .def(py::init<const py::dict&, const py::dict&, int>(), py::arg("spec"), py::arg("weights"),
            py::arg("num_threads"))
@@ -204,13 +192,19 @@ void register_model(py::module_& m) {
            py::arg("logits") = "last", py::arg("out").noconvert() = py::none(),
            py::arg("top_k") = 0, py::arg("vocab_size") = 0,
            "Append each sequence's tokens to its cache; float32 logits (rows, vocab_size) of the "
-           "last token of each "
-           "sequence, of all tokens, or none. With top_k, ids that are surely not among the top_k "
+           "last token of each sequence, of all tokens, or none; `logits` may also say so of each "
+           "sequence. With top_k, ids that are surely not among the top_k "
            "largest of ids below vocab_size (0: all) may get -inf. On error the caches are as "
            "before.")
       .def("decode", &PyDecoder::decode, py::arg("token_id"), py::arg("cache"),
            py::arg("out").noconvert(), py::arg("top_k") = 0, py::arg("vocab_size") = 0,
            "forward of one token of one sequence, logits to out (vocab_size), without lists.")
+      .def(
+          "new_pool",
+          [](PyDecoder& d, int64_t num_blocks, const std::string& dtype) {
+            return d.decoder().new_pool(num_blocks, kv_type(dtype));
+          },
+          py::arg("num_blocks"), py::arg("dtype") = "f16")
       .def(
           "new_cache",
           [](PyDecoder& d, int64_t capacity, const std::string& dtype) {

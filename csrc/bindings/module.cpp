@@ -12,6 +12,7 @@ PYBIND11_MODULE(_core, m) {
   bitinfer::register_scaled(m);
   bitinfer::register_head(m);
   bitinfer::register_ops(m);
+  bitinfer::register_kv_cache(m);
   bitinfer::register_model(m);
   bitinfer::register_sampling(m);
 }

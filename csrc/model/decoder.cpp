@@ -37,6 +37,17 @@ class CacheLock {
   std::size_t held_ = 0;
 };
 
+// Takes the blocks that a batch will write, or throws and has taken none.
+void reserve(const std::vector<Sequence>& batch) {
+  std::size_t done = 0;
+  try {
+    for (; done < batch.size(); ++done) batch[done].cache->reserve(batch[done].num_tokens);
+  } catch (...) {
+    for (std::size_t i = 0; i < done; ++i) batch[i].cache->set_length(batch[i].cache->length());
+    throw;
+  }
+}
+
 void check_threads(int num_threads) {
   BITINFER_CHECK(num_threads >= 1 && num_threads <= kMaxThreads,
                  "num_threads: expected 1 to " << kMaxThreads << ", got " << num_threads);
@@ -146,6 +157,10 @@ std::unique_ptr<KvCache> Decoder::new_cache(int64_t capacity, KvType type) const
   return std::make_unique<KvCache>(kv_layout(type), capacity);
 }
 
+std::shared_ptr<KvPool> Decoder::new_pool(int64_t num_blocks, KvType type) const {
+  return std::make_shared<KvPool>(kv_layout(type), num_blocks, true);
+}
+
 void Decoder::check_batch(const std::vector<Sequence>& batch) const {
   BITINFER_CHECK(!batch.empty(), "token_ids: expected at least one sequence, got none");
   for (std::size_t i = 0; i < batch.size(); ++i) {
@@ -173,29 +188,31 @@ void Decoder::check_top(const TopTokens& top) const {
       "vocab_size: expected 0 (all) to " << spec_.vocab_size << ", got " << top.vocab_size);
 }
 
-void Decoder::forward(const std::vector<Sequence>& batch, LogitsRows rows, float* logits,
-                      const TopTokens& top) {
+void Decoder::forward(const std::vector<Sequence>& batch, float* logits, const TopTokens& top) {
   std::lock_guard<ForkSafeMutex> lock(mutex_);
   const CacheLock caches(batch);
   check_batch(batch);
   check_top(top);
+  reserve(batch);
   const FloatMode mode;
   const KernelTable& kernels =
       active_table();  // asked once: another thread may switch rows at any time
   const GemvFamily family = gemv_family();
   state_->begin(kernels, gemv_of(kernels, weights_.packing, family), top);
+  bool any_logits = false;
   for (std::size_t i = 0; i < batch.size(); ++i) {
     const Sequence& s = batch[i];
+    any_logits |= s.rows != LogitsRows::kNone;
     for (int64_t t = 0; t < s.num_tokens; ++t) {
       const bool wanted =
-          rows == LogitsRows::kAll || (rows == LogitsRows::kLast && t + 1 == s.num_tokens);
+          s.rows == LogitsRows::kAll || (s.rows == LogitsRows::kLast && t + 1 == s.num_tokens);
       state_->add_token(s.token_ids[t], *s.cache, s.cache->length() + t, wanted);
       const bool last = i + 1 == batch.size() && t + 1 == s.num_tokens;
       if (state_->size() == prefill_chunk_ || last) logits = state_->run(weights_, logits);
     }
   }
   for (const Sequence& s : batch) s.cache->set_length(s.cache->length() + s.num_tokens);
-  if (const PlaneScratch* head = state_->plane_scratch(); head && rows != LogitsRows::kNone) {
+  if (const PlaneScratch* head = state_->plane_scratch(); head && any_logits) {
     head_candidates_ = head->candidates;
     head_bytes_ = head->bytes_read;
   }

@@ -23,6 +23,7 @@ struct Sequence {
   const int32_t* token_ids;
   int64_t num_tokens;  // >= 1
   KvCache* cache;      // num_tokens positions are appended
+  LogitsRows rows = LogitsRows::kLast;
 };
 
 class Decoder {
@@ -31,13 +32,15 @@ class Decoder {
   Decoder(const DecoderSpec& spec, const TensorMap& tensors, int num_threads);
   ~Decoder();
 
-  // logits: (rows, vocab_size), rows = 0, sequences, or all tokens, `top` as in head_logits. Any
-  // order of calls, batch or chunking gives the same bits for the same tokens. Throws
-  // std::invalid_argument before anything has changed; safe for many threads.
-  void forward(const std::vector<Sequence>& batch, LogitsRows rows, float* logits,
-               const TopTokens& top = {});
+  // logits: (rows, vocab_size), the rows of each sequence (none, its last token's or all) in turn,
+  // `top` as in head_logits. Any order of calls, batch or chunking gives the same bits for the same
+  // tokens. Throws std::invalid_argument before anything has changed, also when a pool has too few
+  // blocks; safe for many threads.
+  void forward(const std::vector<Sequence>& batch, float* logits, const TopTokens& top = {});
 
   std::unique_ptr<KvCache> new_cache(int64_t capacity, KvType type) const;
+  // Memory for caches that share beginnings, of `num_blocks` blocks and no more.
+  std::shared_ptr<KvPool> new_pool(int64_t num_blocks, KvType type) const;
   KvLayout kv_layout(KvType type) const;
 
   const DecoderSpec& spec() const { return spec_; }

@@ -1,9 +1,6 @@
 #include "model/kv_cache.h"
 
-#include <sys/mman.h>
-
 #include <cstring>
-#include <new>
 
 #include "util/check.h"
 
@@ -12,19 +9,13 @@ namespace {
 
 constexpr int64_t kMaxCapacity = int64_t{1}
                                  << 24;  // fp32 holds every position below exactly (RoPE)
-constexpr int64_t kMaxBytes = int64_t{1} << 47;
-constexpr int64_t kHugePage = 2 * 1024 * 1024;
 
-uint8_t* map_zeroed(int64_t bytes, bool huge_pages) {
-  void* p = mmap(nullptr, static_cast<std::size_t>(bytes), PROT_READ | PROT_WRITE,
-                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (p == MAP_FAILED) throw std::bad_alloc();
-#ifdef MADV_HUGEPAGE
-  if (huge_pages) madvise(p, static_cast<std::size_t>(bytes), MADV_HUGEPAGE);
-#else
-  (void)huge_pages;
-#endif
-  return static_cast<uint8_t*>(p);
+int64_t blocks_for(int64_t positions) { return ceil_div(positions, kKvBlock); }
+
+int64_t checked(int64_t capacity) {
+  BITINFER_CHECK(capacity >= 1 && capacity <= kMaxCapacity,
+                 "capacity: expected 1 to " << kMaxCapacity << " positions, got " << capacity);
+  return capacity;
 }
 
 // Keeps other calls away from a cache for its own life.
@@ -43,22 +34,29 @@ class Hold {
 
 }  // namespace
 
-void KvCache::Unmap::operator()(uint8_t* p) const { munmap(p, static_cast<std::size_t>(bytes)); }
+KvCache::KvCache(const KvLayout& layout, int64_t capacity)
+    : KvCache(std::make_shared<KvPool>(layout, blocks_for(checked(capacity)), false), capacity) {}
 
-KvCache::KvCache(const KvLayout& layout, int64_t capacity) : layout_(layout), capacity_(capacity) {
-  BITINFER_CHECK(capacity >= 1 && capacity <= kMaxCapacity,
-                 "capacity: expected 1 to " << kMaxCapacity << " positions, got " << capacity);
-  const int64_t block_bytes = layout.block_bytes();
-  BITINFER_CHECK(block_bytes < kMaxBytes / ceil_div(capacity, kKvBlock),
-                 "capacity: " << capacity << " positions of this model fit no address space");
-  memory_ = {map_zeroed(nbytes(), block_bytes >= kHugePage), Unmap{nbytes()}};
-  for (int64_t b = 0; b * kKvBlock < capacity; ++b)
-    blocks_.push_back(memory_.get() + b * block_bytes);
+KvCache::KvCache(std::shared_ptr<KvPool> pool, int64_t capacity,
+                 const std::vector<const HeldBlock*>& blocks, int64_t length)
+    : pool_(std::move(pool)), capacity_(checked(capacity)), length_(length) {
+  const auto count = static_cast<int64_t>(blocks.size());
+  BITINFER_CHECK(length >= 0 && length <= capacity && blocks_for(length) == count,
+                 "length: expected at most " << capacity << " positions in " << count
+                                             << " blocks of " << kKvBlock << ", got " << length);
+  for (const HeldBlock* held : blocks)
+    BITINFER_CHECK(held && held->pool() == pool_, "blocks: expected blocks of this pool");
+  blocks_.reserve(static_cast<std::size_t>(blocks_for(capacity)));
+  addresses_.reserve(blocks_.capacity());
+  for (const HeldBlock* held : blocks) {
+    pool_->hold(held->block());
+    append(held->block());
+  }
 }
 
-int64_t KvCache::nbytes() const { return ceil_div(capacity_, kKvBlock) * layout_.block_bytes(); }
+int64_t KvCache::nbytes() const { return blocks_for(capacity_) * layout().block_bytes(); }
 
-int64_t KvCache::used_bytes() const { return ceil_div(length(), kKvBlock) * layout_.block_bytes(); }
+int64_t KvCache::used_bytes() const { return blocks_for(length()) * layout().block_bytes(); }
 
 void KvCache::trim(int64_t length) {
   const Hold hold(*this);
@@ -70,10 +68,64 @@ void KvCache::trim(int64_t length) {
 
 std::unique_ptr<KvCache> KvCache::copy() const {
   const Hold hold(*this);
-  auto other = std::make_unique<KvCache>(layout_, capacity_);
-  std::memcpy(other->memory_.get(), memory_.get(), static_cast<std::size_t>(used_bytes()));
-  other->set_length(length());
+  auto other = std::make_unique<KvCache>(pool_, capacity_);
+  for (const int32_t block : blocks_) {
+    pool_->hold(block);
+    other->append(block);
+  }
+  other->length_.store(length());
   return other;
+}
+
+std::unique_ptr<HeldBlock> KvCache::block(int64_t index) const {
+  const Hold hold(*this);
+  const int64_t count = blocks_for(length());
+  BITINFER_CHECK(index >= 0 && index < count,
+                 "index: expected a block below " << count << ", got " << index);
+  return std::make_unique<HeldBlock>(pool_, blocks_[static_cast<std::size_t>(index)]);
+}
+
+void KvCache::append(int32_t block) {
+  blocks_.push_back(block);
+  addresses_.push_back(pool_->address(block));
+}
+
+void KvCache::drop(std::size_t kept) {
+  for (std::size_t b = blocks_.size(); b > kept; --b) pool_->release(blocks_[b - 1]);
+  if (kept < blocks_.size()) {
+    blocks_.resize(kept);
+    addresses_.resize(kept);
+  }
+}
+
+void KvCache::set_length(int64_t length) {
+  drop(static_cast<std::size_t>(blocks_for(length)));
+  length_.store(length);
+}
+
+void KvCache::reserve(int64_t count) {
+  const int64_t before = length();
+  try {
+    for (const int64_t end = blocks_for(before + count);
+         static_cast<int64_t>(blocks_.size()) < end;)
+      append(pool_->take());
+    if (before % kKvBlock) unshare(static_cast<std::size_t>(before / kKvBlock));
+  } catch (...) {
+    set_length(before);
+    throw;
+  }
+}
+
+// A block that others hold is replaced by a copy, which may be written.
+void KvCache::unshare(std::size_t index) {
+  const int32_t old = blocks_[index];
+  if (!pool_->shared(old)) return;
+  const int32_t own = pool_->take();
+  uint8_t* const to = pool_->address(own);
+  std::memcpy(to, addresses_[index], static_cast<std::size_t>(layout().block_bytes()));
+  blocks_[index] = own;
+  addresses_[index] = to;
+  pool_->release(old);
 }
 
 }  // namespace bitinfer

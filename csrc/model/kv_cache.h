@@ -1,5 +1,6 @@
-// Keys and values of one sequence, in blocks of kKvBlock positions. Memory is taken from the system
-// when a block is first written, so a large capacity costs nothing until it is used.
+// Keys and values of one sequence, in blocks of kKvBlock positions from a pool. Sequences with a
+// common beginning hold the same blocks; a block that others hold too is copied before it is
+// written.
 #pragma once
 
 #include <atomic>
@@ -7,15 +8,23 @@
 #include <memory>
 #include <vector>
 
+#include "model/kv_pool.h"
 #include "ops/kv_layout.h"
 
 namespace bitinfer {
 
 class KvCache {
  public:
+  // With a pool of its own, which copies share.
   KvCache(const KvLayout& layout, int64_t capacity);
+  // With `length` positions that lie in `blocks`, of the same pool.
+  KvCache(std::shared_ptr<KvPool> pool, int64_t capacity,
+          const std::vector<const HeldBlock*>& blocks = {}, int64_t length = 0);
+  ~KvCache() { drop(0); }
+  KvCache(const KvCache&) = delete;
+  KvCache& operator=(const KvCache&) = delete;
 
-  const KvLayout& layout() const { return layout_; }
+  const KvLayout& layout() const { return pool_->layout(); }
   int64_t capacity() const { return capacity_; }     // positions
   int64_t length() const { return length_.load(); }  // positions stored
   int64_t nbytes() const;                            // at full capacity
@@ -23,27 +32,33 @@ class KvCache {
 
   // Forgets all positions from `length` on; they may be appended anew.
   void trim(int64_t length);
-  // A cache of its own with equal content.
+  // A cache of its own with equal content, in the same blocks until one of the two is appended to.
   std::unique_ptr<KvCache> copy() const;
+  // A handle of the block with positions [index · kKvBlock, ...) that are stored.
+  std::unique_ptr<HeldBlock> block(int64_t index) const;
 
   // ---- for the decoder ----
-  uint8_t* const* blocks() const { return blocks_.data(); }
-  void set_length(int64_t length) { length_.store(length); }
+  uint8_t* const* blocks() const { return addresses_.data(); }
+  // Takes the blocks for `count` positions more, none of which others hold. Throws
+  // std::invalid_argument, and has taken none, if the pool has too few.
+  void reserve(int64_t count);
+  // Ends at `length` positions and gives back what is reserved beyond.
+  void set_length(int64_t length);
   // Marks the cache as used by one call; false if it already is.
   bool acquire() const { return !busy_.exchange(true); }
   void release() const { busy_.store(false); }
 
  private:
-  struct Unmap {
-    int64_t bytes;
-    void operator()(uint8_t* p) const;
-  };
-  KvLayout layout_;
+  void append(int32_t block);
+  void drop(std::size_t kept);  // all blocks but the first `kept`
+  void unshare(std::size_t index);
+
+  std::shared_ptr<KvPool> pool_;
   int64_t capacity_;
   std::atomic<int64_t> length_{0};
   mutable std::atomic<bool> busy_{false};
-  std::unique_ptr<uint8_t, Unmap> memory_;
-  std::vector<uint8_t*> blocks_;
+  std::vector<int32_t> blocks_;
+  std::vector<uint8_t*> addresses_;  // of blocks_; stays where it is
 };
 
 }  // namespace bitinfer

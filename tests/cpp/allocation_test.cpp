@@ -64,16 +64,15 @@ void steps_take_no_memory(const ModelVariant& variant, Packing packing, int num_
   std::vector<float> logits(static_cast<std::size_t>(2 * model.spec.vocab_size));
   const std::vector<Sequence> prompts = {{prompt.data(), kPrompt, cache.get()},
                                          {prompt.data(), kPrompt, other.get()}};
-  const std::vector<Sequence> again = {{prompt.data(), kPrompt, other.get()}};
+  const std::vector<Sequence> again = {{prompt.data(), kPrompt, other.get(), LogitsRows::kNone}};
   const std::vector<Sequence> step = {{prompt.data(), 1, cache.get()}};
   const std::vector<Sequence> steps = {{prompt.data(), 1, cache.get()},
                                        {prompt.data(), 1, other.get()}};
-  decoder.forward(prompts, LogitsRows::kLast, logits.data());
-  decoder.forward(step, LogitsRows::kLast, logits.data());
+  decoder.forward(prompts, logits.data());
+  decoder.forward(step, logits.data());
   const int64_t before = allocations.load();
-  for (int i = 1; i < kSteps; ++i)
-    decoder.forward(i % 2 ? step : steps, LogitsRows::kLast, logits.data());
-  decoder.forward(again, LogitsRows::kNone, nullptr);
+  for (int i = 1; i < kSteps; ++i) decoder.forward(i % 2 ? step : steps, logits.data());
+  decoder.forward(again, nullptr);
   EXPECT(allocations.load() == before, "%s, %s, %d threads: %lld allocations", variant.name,
          bitinfer::layout(packing).name, num_threads,
          static_cast<long long>(allocations.load() - before));

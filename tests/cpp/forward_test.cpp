@@ -54,9 +54,9 @@ uint64_t run(const RandomModel& model, KvType kv_type, int num_threads, int64_t 
     tokens.push_back(random.below(static_cast<int>(model.spec.vocab_size)));
   }
   std::vector<float> logits(static_cast<std::size_t>((kPrompt + kDecoded) * model.spec.vocab_size));
-  decoder.forward({{tokens.data(), kPrompt, cache.get()}}, LogitsRows::kAll, logits.data());
+  decoder.forward({{tokens.data(), kPrompt, cache.get(), LogitsRows::kAll}}, logits.data());
   for (int64_t i = kPrompt; i < kPrompt + kDecoded; ++i) {
-    decoder.forward({{tokens.data() + i, 1, cache.get()}}, LogitsRows::kLast,
+    decoder.forward({{tokens.data() + i, 1, cache.get()}},
                     logits.data() + i * model.spec.vocab_size);
   }
   float least = logits[0];

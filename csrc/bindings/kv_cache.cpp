@@ -1,0 +1,52 @@
+// Python face of the KV cache: pools of blocks, handles of blocks, caches made of them.
+#include "model/kv_cache.h"
+
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <vector>
+
+#include "bindings/register.h"
+
+namespace py = pybind11;
+
+namespace bitinfer {
+
+void register_kv_cache(py::module_& m) {
+  py::class_<HeldBlock>(m, "KvBlock", "Keeps a block of a pool, whose positions stay as they are.")
+      .def_property_readonly("shared", &HeldBlock::shared,
+                             "Whether a cache or another handle has it too.");
+
+  py::class_<KvCache>(m, "KvCache", "Keys and values of one sequence; made by Decoder.new_cache.")
+      .def_property_readonly("length", &KvCache::length, "Positions stored.")
+      .def_property_readonly("capacity", &KvCache::capacity, "Positions that fit.")
+      .def_property_readonly("dtype", [](const KvCache& c) { return kv_name(c.layout().type); })
+      .def_property_readonly("nbytes", &KvCache::nbytes, "Bytes at full capacity.")
+      .def_property_readonly("used_bytes", &KvCache::used_bytes,
+                             "Bytes of the 64-position blocks in use.")
+      .def("trim", &KvCache::trim, py::arg("length"), "Forget all positions from `length` on.")
+      .def("copy", &KvCache::copy,
+           "A cache of its own with equal content, in the same memory until one is appended to.")
+      .def("block", &KvCache::block, py::arg("index"),
+           "A handle of the block of positions 64 · index and following.");
+
+  py::class_<KvPool, std::shared_ptr<KvPool>>(
+      m, "KvPool", "Memory of a fixed size for the caches of many sequences.")
+      .def_property_readonly("num_blocks", &KvPool::num_blocks, "Blocks of 64 positions.")
+      .def_property_readonly("used_blocks", &KvPool::used_blocks,
+                             "Blocks that caches and handles have.")
+      .def_property_readonly(
+          "block_bytes", [](const KvPool& p) { return p.layout().block_bytes(); },
+          "Bytes of a block.")
+      .def(
+          "new_cache",
+          [](std::shared_ptr<KvPool> pool, int64_t capacity,
+             const std::vector<const HeldBlock*>& blocks, int64_t length) {
+            return std::make_unique<KvCache>(std::move(pool), capacity, blocks, length);
+          },
+          py::arg("capacity"), py::arg("blocks") = py::list(), py::arg("length") = 0,
+          "A cache of this pool that begins with `length` positions, which lie in `blocks`.");
+  m.attr("KV_BLOCK") = kKvBlock;
+}
+
+}  // namespace bitinfer
