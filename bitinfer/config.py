@@ -63,6 +63,8 @@ class ModelConfig:
     eos_token_ids: tuple[int, ...]
     dtype: str | None
     quantization_config: Mapping[str, Any] | None
+    weight_bits: int | None
+    input_bits: int | None
 
     @classmethod
     def from_file(cls, path: Path) -> ModelConfig:
@@ -107,6 +109,8 @@ class ModelConfig:
             eos_token_ids=_eos_token_ids(get, vocab),
             dtype=get.text_or_none("torch_dtype") or get.text_or_none("dtype"),
             quantization_config=get.object_or_none("quantization_config"),
+            weight_bits=get.integer_or_none("weight_bits", 1, 64),
+            input_bits=get.integer_or_none("input_bits", 1, 64),
         )
         if heads % config.num_key_value_heads:
             raise get.error(

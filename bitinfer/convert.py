@@ -32,6 +32,7 @@ from bitinfer.formats.source import TensorSource
 from bitinfer.runtime import active_isa
 
 PACKINGS = ("auto", "i2", "t3", "t5")
+TERNARIZATIONS = ("absmean",)
 PLANE_HEADS = ("6+2", "5+3")  # forms of an int8 head in memory (docs/head.md)
 # Files beside the weights that a packed folder keeps, where the checkpoint has them.
 SIDE_FILES = (
@@ -174,14 +175,20 @@ class CanonicalWeights:
             ) from None
 
 
-def open_checkpoint(folder: Path, packing: str, head: str) -> CanonicalWeights:
+def open_checkpoint(
+    folder: Path, packing: str, head: str, ternarize: str | None = None
+) -> CanonicalWeights:
     """Open a raw Hugging Face folder and check its config, names, shapes and dtypes.
+
+    The arguments are those of ``convert``.
 
     Raises:
         CheckpointError, ConfigError: the folder cannot be used as it is.
-        ValueError: ``packing`` or ``head`` is not one of the choices.
+        ValueError: an argument is not one of the choices.
     """
     check_choices(packing, head)
+    if ternarize not in (None, *TERNARIZATIONS):
+        raise ValueError(f"ternarize: expected {', '.join(TERNARIZATIONS)}, got {ternarize!r}")
     if is_packed_folder(folder):
         raise CheckpointError(
             f"{folder}: expected a Hugging Face checkpoint, got a packed folder: load it as it is,"
@@ -191,7 +198,7 @@ def open_checkpoint(folder: Path, packing: str, head: str) -> CanonicalWeights:
         checkpoint = Checkpoint(folder)
     except OSError as cause:
         raise CheckpointError(f"{folder}: cannot be read: {cause.strerror}") from None
-    plan = plan_model(ModelConfig.from_file(folder / "config.json"), checkpoint)
+    plan = plan_model(ModelConfig.from_file(folder / "config.json"), checkpoint, ternarize)
     active_isa()  # a wrong BITINFER_ISA speaks here, as UnsupportedIsaError
     if packing == "auto":
         tuned = tuning.find(plan.spec, tuning.model_key(plan.spec))
@@ -214,6 +221,7 @@ def convert(
     *,
     packing: str = "auto",
     head: str = "int8",
+    ternarize: str | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Convert a local Hugging Face folder to a packed folder, whole or not at all.
@@ -226,6 +234,8 @@ def convert(
         target: Folder to make; its parent must exist.
         packing: ``i2``, ``t3``, ``t5``, or ``auto``: the fastest on this machine.
         head: ``int8`` (an int8 head; a tied embedding is kept as well) or ``source``.
+        ternarize: ``absmean``: make full-precision weights ternary, which a model that was not
+            trained so loses nearly all its quality by; None: refuse them.
         progress: Called with bytes done and bytes in all.
 
     Returns:
@@ -234,10 +244,10 @@ def convert(
     Raises:
         CheckpointError, ConfigError: the source cannot be used as it is.
         PackedFileError: the target cannot be written or must not be replaced.
-        ValueError: ``packing`` or ``head`` is not one of the choices.
+        ValueError: an argument is not one of the choices.
     """
     source, target = Path(source), Path(target)
-    weights = open_checkpoint(source, packing, head)
+    weights = open_checkpoint(source, packing, head, ternarize)
     check_target(target, PACKED_FILES, PACKED_NAME)
     contents = weights.source.contents()
     meter = _Meter(progress, weights.total_bytes + sum(map(len, contents.values())))
@@ -248,6 +258,7 @@ def convert(
         ternary={weight.name: (weight.n, weight.k) for weight in weights.plan.ternary},
         source={
             **_origin(source),
+            **({} if ternarize is None else {"ternarized": ternarize}),
             "sha256": {name: _sha256(content, meter) for name, content in contents.items()},
         },
     )

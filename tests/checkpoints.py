@@ -45,6 +45,21 @@ LLAMA: dict[str, Any] = {
     "tie_word_embeddings": False,
     "quantization_config": {"quant_method": "bitnet"},
 }
+ONEBIT: dict[str, Any] = {  # as 1bitLLM has it: masters, and no quantization_config
+    **{name: value for name, value in TINY.items() if name != "quantization_config"},
+    "architectures": ["BitnetForCausalLM"],
+    "model_type": "llama",
+    "hidden_act": "silu",
+    "weight_bits": 1,
+    "input_bits": 8,
+}
+DENSE: dict[str, Any] = {
+    name: value for name, value in LLAMA.items() if name != "quantization_config"
+}
+SUB_NORMS = {  # by architecture: before o_proj, before down_proj
+    "BitNetForCausalLM": ("self_attn.attn_sub_norm", "mlp.ffn_sub_norm"),
+    "BitnetForCausalLM": ("self_attn.inner_attn_ln", "mlp.ffn_layernorm"),
+}
 
 
 def hf_pack(ternary: np.ndarray) -> np.ndarray:
@@ -95,9 +110,9 @@ def make_tensors(
             tensors[f"{name}.weight"] = hf_pack(t) if form == "packed" else t.astype(dtype)
             tensors[f"{name}.weight_scale"] = np.array([rng.uniform(0.5, 2)], dtype)
     norm = {"input_layernorm": hidden, "post_attention_layernorm": hidden}
-    if config["architectures"][0].startswith("BitNet"):
-        queries = projections(config)["model.layers.0.self_attn.q_proj"][0]
-        norm |= {"self_attn.attn_sub_norm": queries, "mlp.ffn_sub_norm": inner}
+    queries = projections(config)["model.layers.0.self_attn.q_proj"][0]
+    sub_norms = SUB_NORMS.get(config["architectures"][0], ())
+    norm |= dict(zip(sub_norms, (queries, inner), strict=False))
     for i in range(config["num_hidden_layers"]):
         for name, size in norm.items():
             tensors[f"model.layers.{i}.{name}.weight"] = rng.uniform(0.5, 1.5, size).astype(dtype)

@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from checkpoints import TINY, damage, make_tensors, tiny_checkpoint, write_checkpoint
+from checkpoints import DENSE, TINY, damage, make_tensors, tiny_checkpoint, write_checkpoint
 
 from bitinfer.convert import convert
 from bitinfer.engine import Engine
 from bitinfer.errors import BitinferError
+from bitinfer.families import FAMILIES
 from bitinfer.formats.packed import PACKED_NAME
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
@@ -105,16 +106,14 @@ def test_a_truncated_packed_file(tmp_path):
 
 
 def test_an_unknown_architecture(tmp_path):
-    folder = tiny_checkpoint(tmp_path / "hf", {**TINY, "architectures": ["BitnetForCausalLM"]})
-    known = (
-        "BitNetForCausalLM, LlamaForCausalLM, Qwen3ForCausalLM, Qwen3Model, got BitnetForCausalLM"
-    )
-    fails_everywhere(folder, "config.json", known)
+    folder = tiny_checkpoint(tmp_path / "hf", {**TINY, "architectures": ["BitNetModel"]})
+    known = [name for family in FAMILIES for name in family.architectures]
+    fails_everywhere(folder, "config.json", f"expected one of {', '.join(known)}, got BitNetModel")
 
 
 def test_a_dense_model(tmp_path):
-    config = {name: value for name, value in TINY.items() if name != "quantization_config"}
-    fails_everywhere(tiny_checkpoint(tmp_path / "hf", config), "the model is dense, not ternary")
+    folder = tiny_checkpoint(tmp_path / "hf", DENSE, form="master")
+    fails_everywhere(folder, "the model is dense, not ternary", "--ternarize absmean")
 
 
 @pytest.mark.parametrize(

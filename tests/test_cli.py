@@ -11,7 +11,7 @@ import sys
 import time
 
 import pytest
-from checkpoints import TINY, tiny_checkpoint
+from checkpoints import DENSE, TINY, tiny_checkpoint
 from click.testing import CliRunner
 
 import bitinfer
@@ -135,6 +135,15 @@ def test_convert_then_generate(tmp_path, raw_checkpoint) -> None:
     assert run("generate", "--model", target, "--max-tokens", 2, "Hi").returncode == 0
 
 
+def test_a_model_made_ternary_comes_with_a_warning(tmp_path) -> None:
+    source = tiny_checkpoint(tmp_path / "dense", DENSE, form="master")
+    target = tmp_path / "packed"
+    assert_one_line_error(run_inside("convert", source, target), "dense", "--ternarize absmean")
+    done = run_inside("convert", source, target, "--ternarize", "absmean")
+    assert done.returncode == 0
+    assert done.stderr.startswith("warning: these weights were not trained to be ternary")
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
@@ -143,6 +152,7 @@ def test_convert_then_generate(tmp_path, raw_checkpoint) -> None:
         (("generate", "--top-p", 3, "x"), "--top-p"),
         (("generate", "--max-tokens", 0, "x"), "--max-tokens"),
         (("convert", "only-one"), "TARGET"),
+        (("convert", "a", "b", "--ternarize", "sign"), "absmean"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(arguments, part) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoints import LLAMA, TINY, hf_pack, make_tensors, tiny_checkpoint, write_checkpoint
+from checkpoints import DENSE, LLAMA, TINY, hf_pack, make_tensors, tiny_checkpoint, write_checkpoint
 
 from bitinfer import _core
 from bitinfer.convert import PACKED_FILES, convert
@@ -76,6 +76,19 @@ def test_masters_become_ternary_by_their_absolute_mean(tmp_path):
     assert np.array_equal(matrix(file, O_PROJ), expected)
     scale = floats(file, f"{O_PROJ}.weight_scale")
     assert np.isclose(scale[0], 1 / r, rtol=2.0**-22)  # the mean's own last bits
+
+
+def test_full_precision_becomes_ternary_by_its_absolute_mean_where_asked(tmp_path):
+    dense = tiny_checkpoint(tmp_path / "dense", DENSE, form="master")
+    declared = {**DENSE, "quantization_config": ONLINE["quantization_config"]}
+    masters = tiny_checkpoint(tmp_path / "masters", declared, form="master")
+    file = PackedFile(convert(dense, tmp_path / "a", ternarize="absmean") / PACKED_NAME)
+    same = PackedFile(convert(masters, tmp_path / "b") / PACKED_NAME)
+    assert {n: file.tensor(n)[0].tobytes() for n in file} == {
+        n: same.tensor(n)[0].tobytes() for n in same
+    }
+    assert file.header.source["ternarized"] == "absmean"
+    assert "ternarized" not in same.header.source
 
 
 def test_a_scale_of_autobitlinear_multiplies_and_one_of_bitlinear_divides(tmp_path):

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from checkpoints import LLAMA, TINY, make_tensors, projections, write_checkpoint
+from checkpoints import LLAMA, ONEBIT, TINY, make_tensors, projections, write_checkpoint
 
 from bitinfer.config import ModelConfig
 from bitinfer.errors import CheckpointError, ConfigError, PackedFileError
@@ -107,7 +107,32 @@ def test_family_follows_the_architecture_then_the_model_type():
 def test_an_unknown_architecture_is_refused_with_the_known_ones(change):
     with pytest.raises(ConfigError) as caught:
         find_family(ModelConfig.from_dict({**TINY, **change}))
-    assert "expected one of BitNetForCausalLM, LlamaForCausalLM, Qwen3" in str(caught.value)
+    assert "expected one of BitNetForCausalLM, BitnetForCausalLM, Llama" in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])  # whatever torch_dtype says
+def test_1bitllm_has_masters_and_sub_norms_of_its_own_names(tmp_path, dtype):
+    made = plan(tmp_path, ONEBIT, make_tensors(ONEBIT, form="master", dtype=dtype)[0])
+    assert made.dialect == Dialect(online=True, divides=False)
+    assert made.spec["attn_sub_norm"] is made.spec["ffn_sub_norm"] is True
+    sub_norms = "self_attn.attn_sub_norm", "self_attn.inner_attn_ln"
+    canonical, stored = (f"model.layers.1.{name}.weight" for name in sub_norms)
+    assert made.floats[canonical] == stored
+
+
+@pytest.mark.parametrize(("key", "wanted"), [("weight_bits", 1), ("input_bits", 8)])
+def test_other_bits_than_those_of_1bitllm_are_refused(tmp_path, key, wanted):
+    tensors, _ = make_tensors(ONEBIT, form="master")
+    message = plan_error(tmp_path, {**ONEBIT, key: 4}, tensors)
+    assert message == f"config.json: {key}: expected {wanted}, got 4: it is not supported"
+
+
+@pytest.mark.parametrize("config", [TINY, ONEBIT, LLAMA])
+def test_a_ternary_model_is_not_ternarized(tmp_path, config):
+    tensors, _ = make_tensors(config, form="master")
+    write_checkpoint(tmp_path, config, tensors)
+    with pytest.raises(ConfigError, match="expected full-precision weights, which ternarize is"):
+        plan_model(ModelConfig.from_dict(config), Checkpoint(tmp_path), "absmean")
 
 
 def test_biases_of_the_mlp_are_refused():

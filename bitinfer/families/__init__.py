@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from bitinfer.config import ModelConfig
 from bitinfer.errors import ConfigError
-from bitinfer.families import bitnet, llama, qwen3
+from bitinfer.families import bitnet, llama, onebit, qwen3
 from bitinfer.families.plan import Family, ModelPlan, make_plan
 from bitinfer.formats.source import TensorSource
 from bitinfer.json_file import shown
 
-FAMILIES = (bitnet.FAMILY, llama.FAMILY, qwen3.FAMILY)
+FAMILIES = (bitnet.FAMILY, onebit.FAMILY, llama.FAMILY, qwen3.FAMILY)
 
 
 def find_family(config: ModelConfig) -> Family:
@@ -37,11 +37,18 @@ def find_family(config: ModelConfig) -> Family:
     )
 
 
-def plan_model(config: ModelConfig, source: TensorSource) -> ModelPlan:
+def plan_model(
+    config: ModelConfig, source: TensorSource, ternarize: str | None = None
+) -> ModelPlan:
     """Check a raw checkpoint's tensors against its config and say what becomes of each.
+
+    Args:
+        config: Of the checkpoint.
+        source: Its tensors.
+        ternarize: ``absmean``: its weights are full precision and are made ternary; None: they are.
 
     Raises:
         ConfigError: the family or its quantization is not supported.
         CheckpointError: a tensor is missing, unexpected, or of the wrong shape or dtype.
     """
-    return make_plan(find_family(config), config, source)
+    return make_plan(find_family(config), config, source, ternarize)

@@ -3,6 +3,7 @@
     linear_class    mode      stored weight                     stored scale   effective weight
     autobitlinear   offline   U8 (N/4, K), or float in -1 0 1   weight_scale   t * weight_scale
     autobitlinear   online    float (N, K) master               none           its absmean form
+    (1bitLLM)       online    float (N, K) master               none           its absmean form
     bitlinear       (any)     U8 (N/4, K), or float in -1 0 1   weight_scale   t / weight_scale
 
 ``bitlinear`` is what an absent ``linear_class`` means. The same bytes under the same name multiply
@@ -61,7 +62,8 @@ def read_dialect(
     if quantization is None:
         raise ConfigError(
             f"{where}: expected one with quant_method bitnet, got none: the model is dense, not"
-            " ternary, and dense models are not ternarized; choose a BitNet b1.58 checkpoint"
+            " ternary: run it with llama.cpp, or 'bitinfer convert --ternarize absmean' (for the"
+            " masters of a ternary model; others lose their quality)"
         )
     _expect(where, quantization, "quant_method", ("bitnet",))
     linear_class = _expect(where, quantization, "linear_class", ("bitlinear", "autobitlinear"))
@@ -72,6 +74,17 @@ def read_dialect(
     online = linear_class == "autobitlinear" and mode == "online"
     _check_exclusions(quantization.get("modules_to_not_convert"), projections, online, where)
     return Dialect(online, linear_class == "bitlinear", _norm_eps(quantization, where))
+
+
+def check_bits(weight_bits: int | None, input_bits: int | None, where: str) -> None:
+    """Refuse what 1bitLLM's keys of config.json may say of other models than theirs.
+
+    Raises:
+        ConfigError: weights are not ternary ("1 bit") or activations not int8.
+    """
+    for name, got, wanted in (("weight_bits", weight_bits, 1), ("input_bits", input_bits, 8)):
+        if got not in (None, wanted):
+            raise ConfigError(f"{where}: {name}: expected {wanted}, got {got}: it is not supported")
 
 
 def effective_scale(stored: np.float32, dialect: Dialect, where: str) -> np.float32:

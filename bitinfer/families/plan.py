@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bitinfer.config import ModelConfig
-from bitinfer.errors import CheckpointError
-from bitinfer.families.bitlinear import Dialect, read_dialect
+from bitinfer.errors import CheckpointError, ConfigError
+from bitinfer.families.bitlinear import Dialect, check_bits, read_dialect
 from bitinfer.families.names import FIRST_PROJECTION_NORM, canonical_names
 from bitinfer.families.spec import EMBEDDING, HEAD, float_shapes, make_spec, ternary_shapes
 from bitinfer.formats.safetensors import describe_shape
@@ -29,6 +29,7 @@ class Family:
         traits: What differs from the defaults of the spec (``spec.TRAITS``).
         optional: Traits that a model of the family has where the first layer has a tensor of it:
             trait to that tensor's name within the layer.
+        masters: Its weights are masters, which no quantization_config says.
         ignored_suffixes: Ends of tensor names that may be in a file and are not needed.
     """
 
@@ -36,6 +37,7 @@ class Family:
     model_types: tuple[str, ...]
     traits: Mapping[str, Any] = field(default_factory=dict)
     optional: Mapping[str, str] = field(default_factory=dict)
+    masters: bool = False
     ignored_suffixes: tuple[str, ...] = field(default=(".rotary_emb.inv_freq",))
 
 
@@ -78,8 +80,16 @@ class ModelPlan:
     head: str
 
 
-def make_plan(family: Family, config: ModelConfig, source: TensorSource) -> ModelPlan:
+def make_plan(
+    family: Family, config: ModelConfig, source: TensorSource, ternarize: str | None
+) -> ModelPlan:
     """Check the stored tensors against the config and say what becomes of each.
+
+    Args:
+        family: Of the config.
+        config: Of the checkpoint.
+        source: Its tensors.
+        ternarize: ``absmean``: full-precision weights are made ternary.
 
     Raises:
         ConfigError: ``quantization_config`` declares what is not supported.
@@ -87,7 +97,7 @@ def make_plan(family: Family, config: ModelConfig, source: TensorSource) -> Mode
     """
     names = canonical_names(source.tensors)
     modules = [name.removesuffix(".weight") for name in ternary_shapes(make_spec(config))]
-    dialect = read_dialect(config.quantization_config, modules, "config.json")
+    dialect = _dialect(family, config, modules, ternarize)
     spec = make_spec(config, **_traits(family, config, dialect, names))
     shapes = ternary_shapes(spec)
     floats = float_shapes(spec)
@@ -113,6 +123,21 @@ def make_plan(family: Family, config: ModelConfig, source: TensorSource) -> Mode
         for name, (n, k) in shapes.items()
     )
     return ModelPlan(spec, dialect, ternary, {name: names[name] for name in floats}, names[head])
+
+
+def _dialect(
+    family: Family, config: ModelConfig, modules: list[str], ternarize: str | None
+) -> Dialect:
+    declared = config.quantization_config
+    if ternarize is None and not (family.masters and declared is None):
+        return read_dialect(declared, modules, "config.json")
+    if ternarize is not None and (family.masters or declared is not None):
+        raise ConfigError(
+            "config.json: expected full-precision weights, which ternarize is for, got those of a"
+            " ternary model: convert it without"
+        )
+    check_bits(config.weight_bits, config.input_bits, "config.json")
+    return Dialect(online=True, divides=False)
 
 
 def _traits(

@@ -46,7 +46,8 @@ class PackedHeader:
         head: ``int8`` if the file holds an int8 head, else ``source``.
         spec: The decoder's spec.
         ternary: Name to (N, K) of each ternary matrix.
-        source: ``name``, ``revision`` (or None) and ``sha256`` (file name to digest).
+        source: ``name``, ``revision`` (or None) and ``sha256`` (file name to digest);
+            ``ternarized`` (how) where that was done by the conversion.
     """
 
     packing: str

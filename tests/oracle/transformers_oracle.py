@@ -28,12 +28,17 @@ class Oracle:
     Args:
         folder: A Hugging Face checkpoint.
         dtype: ``torch.float32`` or ``torch.float64``.
+        model: In fp32 with eager attention; None: what transformers makes of the checkpoint.
     """
 
-    def __init__(self, folder: Path, dtype: torch.dtype) -> None:
+    def __init__(self, folder: Path, dtype: torch.dtype, model: Any = None) -> None:
         self.dtype = dtype
-        self.model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation="eager"
+        self.model = (
+            AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, attn_implementation="eager"
+            )
+            if model is None
+            else model
         ).eval()
         for tensor in (*self.model.parameters(), *self.model.buffers()):
             if tensor.is_floating_point() and not _is_angle(tensor, self.model):

@@ -1,0 +1,69 @@
+"""Checkpoints without quantization_config: masters of 1bitLLM, and models made ternary here."""
+
+import numpy as np
+import pytest
+import torch
+from bitlinear_models import bitlinear_oracle
+from checkpoints import DENSE, ONEBIT, tiny_checkpoint
+from comparisons import assert_like_fp32, distances
+from conftest import comparable_engine
+from random_models import random_text
+
+from bitinfer.convert import convert
+
+SMALL = {"num_hidden_layers": 2, "vocab_size": 150, "max_position_embeddings": 256}
+ONEBIT_SHAPES = {  # head_dim and intermediate sizes of -large, -xl and -3B, the rest smaller
+    "large": {"head_dim": 96, "num_attention_heads": 2, "intermediate_size": 4096},
+    "xl": {"head_dim": 64, "num_attention_heads": 3, "intermediate_size": 5460},
+    "3B": {"head_dim": 100, "num_attention_heads": 2, "intermediate_size": 8640},
+}
+FAMILIES = {
+    "llama": {},
+    "qwen3": {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"},
+}
+
+
+def assert_like_the_oracle(folders, model_of, seeds):
+    ours, theirs = [], []
+    for seed in seeds:
+        folder, loaded = folders(seed)
+        ids = random_text(SMALL["vocab_size"], 25, seed)
+        exact = model_of(folder, torch.float64).logits(ids)
+        ours.append(distances(comparable_engine(loaded).logits(ids), exact))
+        theirs.append(distances(model_of(folder, torch.float32).logits(ids), exact))
+    assert_like_fp32(ours, theirs)
+    assert np.median(np.concatenate(ours)) < 1e-4 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("name", ONEBIT_SHAPES)
+def test_1bitllm_is_what_its_formulas_say(name, dtype, tmp_path):
+    config = {**ONEBIT, **SMALL, **ONEBIT_SHAPES[name]}
+    heads = config["num_attention_heads"]
+    config |= {"num_key_value_heads": heads, "hidden_size": heads * config["head_dim"]}
+
+    def folders(seed):
+        folder = tiny_checkpoint(
+            tmp_path / str(seed), config, seed=seed, form="master", dtype=dtype
+        )
+        return folder, folder
+
+    def model_of(folder, precision):
+        return bitlinear_oracle(folder, precision, levels=127, masters=True)
+
+    assert_like_the_oracle(folders, model_of, range(3))
+
+
+@pytest.mark.parametrize("name", ["llama"])
+def test_a_model_made_ternary_is_transformers_model_of_these_weights(name, tmp_path):
+    config = {**DENSE, **SMALL, **FAMILIES[name], "hidden_size": 96, "intermediate_size": 160}
+
+    def folders(seed):
+        folder = tiny_checkpoint(tmp_path / str(seed), config, seed=seed, form="master")
+        packed = convert(folder, tmp_path / f"{seed}.packed", head="source", ternarize="absmean")
+        return folder, packed
+
+    def model_of(folder, precision):
+        return bitlinear_oracle(folder, precision, levels=127, masters=True)
+
+    assert_like_the_oracle(folders, model_of, range(3))
