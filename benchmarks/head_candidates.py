@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from bitinfer import Model, _core, default_model
 from bitinfer.convert import PLANE_HEADS
 from bitinfer.engine import Engine
-from bitinfer.families.spec import TRAITS
+from bitinfer.families.spec import DEFAULTS
 from bitinfer.machine import machine_facts
 
 HERE = Path(__file__).resolve().parent
@@ -170,7 +170,7 @@ def _head_only(head: str, codes: NDArray[np.int8], scales: F32, states: F32) -> 
     n, k = codes.shape
     sizes = {"num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1}
     spec = {
-        **TRAITS,
+        **DEFAULTS,
         **sizes,
         "vocab_size": n,
         "hidden_size": k,

@@ -31,7 +31,8 @@ ROPE_TYPES: dict[str, dict[str, bool]] = {
 }
 # Parts of a RoPE object that say nothing of their own, besides the parameters above.
 _ROPE_KEYS = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
-_HIDDEN_ACTS = ("relu2", "silu")
+_HIDDEN_ACTS = ("relu2", "silu", "gelu_pytorch_tanh")
+LAYER_TYPES = ("full_attention", "sliding_attention")
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class ModelConfig:
 
     ``rope_scaling`` is None or ``{"rope_type": "linear" | "llama3", ...}`` with that type's
     parameters and nothing else; ``dtype`` is what the checkpoint says its floats are.
+    ``sliding_window``, ``layer_types`` and ``rope_local_base_freq`` (RoPE's base in the sliding
+    layers, if they have one of their own) are None where no layer has a window.
     """
 
     architectures: tuple[str, ...]
@@ -56,6 +59,9 @@ class ModelConfig:
     hidden_act: str
     rope_theta: float
     rope_scaling: Mapping[str, Any] | None
+    sliding_window: int | None
+    layer_types: tuple[str, ...] | None
+    rope_local_base_freq: float | None
     attention_bias: bool
     mlp_bias: bool
     tie_word_embeddings: bool
@@ -86,22 +92,27 @@ class ModelConfig:
         get = _Getter(values, where)
         heads = get.integer("num_attention_heads", 1, 1 << 16)
         hidden = get.integer("hidden_size", 1, 1 << 20)
-        theta, scaling = _rope(get)
+        layers = get.integer("num_hidden_layers", 1, 1 << 12)
+        theta, scaling, local_theta = _rope(get)
+        types = _layer_types(get, layers)
         config = cls(
             architectures=get.names("architectures"),
             model_type=get.text("model_type"),
             vocab_size=(vocab := get.integer("vocab_size", 1, 1 << 24)),
             hidden_size=hidden,
             intermediate_size=get.integer("intermediate_size", 1, 1 << 22),
-            num_hidden_layers=get.integer("num_hidden_layers", 1, 1 << 12),
+            num_hidden_layers=layers,
             num_attention_heads=heads,
             num_key_value_heads=get.integer("num_key_value_heads", 1, heads, default=heads),
             head_dim=_head_dim(get, hidden, heads),
             max_position_embeddings=get.integer("max_position_embeddings", 1, 1 << 24),
             rms_norm_eps=get.number("rms_norm_eps", 0.0, 1.0),
-            hidden_act=get.choice("hidden_act", _HIDDEN_ACTS),
+            hidden_act=get.choice(_hidden_act_key(get), _HIDDEN_ACTS),
             rope_theta=theta,
             rope_scaling=scaling,
+            sliding_window=get.integer("sliding_window", 1, (1 << 23) - 1) if types else None,
+            layer_types=types,
+            rope_local_base_freq=local_theta if types else None,
             attention_bias=get.boolean("attention_bias"),
             mlp_bias=get.boolean("mlp_bias"),
             tie_word_embeddings=get.boolean("tie_word_embeddings"),
@@ -129,9 +140,7 @@ def inv_freq(config: ModelConfig) -> NDArray[np.float32]:
     in torch, the tensor's reciprocal times the number).
     """
     f32 = np.float32
-    exponents = np.arange(0, config.head_dim, 2).astype(f32) / f32(config.head_dim)
-    powers = pow_f64(config.rope_theta, exponents.astype(np.float64)).astype(f32)
-    table: NDArray[np.float32] = f32(1.0) / powers
+    table = _plain_inv_freq(config.head_dim, config.rope_theta)
     scaling = config.rope_scaling
     if scaling is None:
         return table
@@ -147,6 +156,51 @@ def inv_freq(config: ModelConfig) -> NDArray[np.float32]:
     long = wavelength > f32(trained / low)
     medium = ~(wavelength < f32(trained / high)) & ~long
     return np.where(medium, blended, np.where(long, table / factor, table))
+
+
+def local_inv_freq(config: ModelConfig) -> NDArray[np.float32] | None:
+    """``inv_freq`` of the sliding layers, never scaled; None without a base of their own."""
+    if config.rope_local_base_freq is None:
+        return None
+    return _plain_inv_freq(config.head_dim, config.rope_local_base_freq)
+
+
+def _plain_inv_freq(head_dim: int, theta: float) -> NDArray[np.float32]:
+    exponents = np.arange(0, head_dim, 2).astype(np.float32) / np.float32(head_dim)
+    powers = pow_f64(theta, exponents.astype(np.float64)).astype(np.float32)
+    table: NDArray[np.float32] = np.float32(1.0) / powers
+    return table
+
+
+def _hidden_act_key(get: _Getter) -> str:
+    """``hidden_act``, or Gemma's name for it."""
+    return "hidden_act" if "hidden_act" in get.values else "hidden_activation"
+
+
+def _layer_types(get: _Getter, layers: int) -> tuple[str, ...] | None:
+    """The type of each layer, from any of the forms in use; None where none has a window."""
+    types = get.names("layer_types")
+    if types and (len(types) != layers or not set(types) <= set(LAYER_TYPES)):
+        expected = f"{' or '.join(LAYER_TYPES)} for each of {layers} layers"
+        raise get.error("layer_types", expected, list(types))
+    unused = get.values.get("sliding_window") is None or not get.values.get(
+        "use_sliding_window", True
+    )
+    if not types and not unused:
+        types = tuple(LAYER_TYPES[i] for i in _are_sliding(get, layers))
+    return types if "sliding_attention" in types else None
+
+
+def _are_sliding(get: _Getter, layers: int) -> list[bool]:
+    """Which layers have a window, where the config gives no ``layer_types``."""
+    for key in ("sliding_window_pattern", "_sliding_window_pattern"):
+        if get.values.get(key) is not None:
+            period = get.integer(key, 1, 1 << 12)
+            return [bool((i + 1) % period) for i in range(layers)]
+    if get.values.get("use_sliding_window"):
+        first = get.integer("max_window_layers", 0, 1 << 12)
+        return [i >= first for i in range(layers)]
+    raise get.error("layer_types", "one for each layer, as there is a sliding_window", None)
 
 
 def _head_dim(get: _Getter, hidden: int, heads: int) -> int:
@@ -166,9 +220,14 @@ def _eos_token_ids(get: _Getter, vocab: int) -> tuple[int, ...]:
     return tuple(dict.fromkeys(ids))
 
 
-def _rope(get: _Getter) -> tuple[float, Mapping[str, Any] | None]:
-    """rope_theta and the canonical rope_scaling, from either of the two forms in use."""
+def _rope(get: _Getter) -> tuple[float, Mapping[str, Any] | None, float | None]:
+    """rope_theta, the canonical rope_scaling and rope_local_base_freq, from all forms in use."""
     new, old = get.object_or_none("rope_parameters"), get.object_or_none("rope_scaling")
+    local = get.number_or_none("rope_local_base_freq", 0.0, 1e18)
+    if new and set(new) & set(LAYER_TYPES):
+        by_type = _Getter(new, f"{get.where}: rope_parameters")
+        new = by_type.object_or_none("full_attention")
+        local = _local_base(by_type) or local
     if new and old and new != old:
         raise get.error("rope_scaling", "the same as rope_parameters, or only one of them", old)
     rope = new or old or {}
@@ -180,7 +239,18 @@ def _rope(get: _Getter) -> tuple[float, Mapping[str, Any] | None]:
         theta = _Getter(rope, f"{get.where}: rope_parameters").number("rope_theta", 0.0, 1e18)
     else:
         raise get.error("rope_theta", "rope_theta, or rope_parameters with it", None)
-    return theta, _rope_scaling(_Getter(rope, f"{get.where}: rope_scaling"))
+    return theta, _rope_scaling(_Getter(rope, f"{get.where}: rope_scaling")), local
+
+
+def _local_base(by_type: _Getter) -> float | None:
+    """rope_theta of the sliding layers; a scaled one is refused."""
+    values = by_type.object_or_none("sliding_attention")
+    if values is None:
+        return None
+    get = _Getter(values, f"{by_type.where}: sliding_attention")
+    if _rope_scaling(get) is not None:
+        raise get.error("rope_type", "default", values.get("rope_type"))
+    return get.number("rope_theta", 0.0, 1e18)
 
 
 def _rope_scaling(get: _Getter) -> Mapping[str, Any] | None:
@@ -231,6 +301,9 @@ class _Getter:
         if type(value) not in (int, float) or not above < value <= most:
             raise self.error(name, f"a number above {above:g}, at most {most:g}", value)
         return float(value)
+
+    def number_or_none(self, name: str, above: float, most: float) -> float | None:
+        return None if self.values.get(name) is None else self.number(name, above, most)
 
     def boolean(self, name: str) -> bool:
         value = self.values.get(name)

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitinfer import _core, tuning
-from bitinfer.config import inv_freq
+from bitinfer.config import inv_freq, local_inv_freq
 from bitinfer.convert import PLANE_HEADS, CanonicalWeights, Progress, open_checkpoint
 from bitinfer.errors import CheckpointError, PackedFileError
 from bitinfer.families.check import check_weights
-from bitinfer.families.spec import EMBEDDING, HEAD, HEAD_SCALE, TRAITS, check_spec
+from bitinfer.families.spec import DEFAULTS, EMBEDDING, HEAD, HEAD_SCALE, check_spec
 from bitinfer.formats.packed import PACKED_NAME, PackedFile, Tensor, is_packed_folder
 from bitinfer.resident import HugeMemory, copy_mapped, has_room, mapped_bytes
 
@@ -59,6 +59,8 @@ def load_folder(
     _copy_weights(model, head, weights, progress)
     config = check_spec(model.spec, str(folder), PackedFileError)
     model.weights["rope.inv_freq"] = _tensor(inv_freq(config))
+    if (local := local_inv_freq(config)) is not None:
+        model.weights["rope.local_inv_freq"] = _tensor(local)
     return model
 
 
@@ -72,7 +74,7 @@ def _load_packed(
 ) -> LoadedModel:
     """Load a packed folder; repacks in memory where asked or faster."""
     file = PackedFile(folder / PACKED_NAME)
-    spec = {**TRAITS, **file.header.spec}
+    spec = {**DEFAULTS, **file.header.spec}
     check_spec(spec, str(file.path), PackedFileError)
     check_weights(file, spec)
     file.validate_codes()

@@ -216,12 +216,15 @@ def exact_sum(x: F32, rows: F32) -> F32:
     return sums.astype(np.float32)
 
 
-def attention(q: F32, k: F32, v: F32, kv_cache: str = "f32") -> F32:
+def attention(q: F32, k: F32, v: F32, kv_cache: str = "f32", window: int | None = None) -> F32:
     """Causal attention of q (T, heads, d) over k, v (T, kv_heads, d), as (T, heads, d).
 
-    Blocks of 64 positions, each with its own maximum; their results are joined in order.
+    Blocks of 64 positions, each with its own maximum; their results are joined in order. A token
+    at pos sees (pos - window, pos], or all up to its own.
     """
     tokens, heads, d = q.shape
+    window = tokens if window is None else window
+    starts = np.maximum(np.arange(tokens) + 1 - window, 0)  # the first position that a token sees
     keys, values = (
         tuple(np.repeat(part, heads // k.shape[1], axis=1) for part in as_stored(x, kv_cache))
         for x in (k, v)
@@ -234,29 +237,32 @@ def attention(q: F32, k: F32, v: F32, kv_cache: str = "f32") -> F32:
         q, factor = codes.astype(np.float32), q_scale * factor
     m, length, out = (np.zeros(shape, _f) for shape in (factor.shape, factor.shape, q.shape))
     for first in range(0, tokens, KV_BLOCK):
-        seen, block = slice(first, tokens), slice(first, first + KV_BLOCK)
-        scores = (
-            _scores(q[seen], keys[0][block], keys[1][block], kv_cache) * factor[seen][..., None]
-        )
+        seen, block = slice(first, first + KV_BLOCK - 1 + window), slice(first, first + KV_BLOCK)
+        scores = _scores(q[seen], keys[0][block], keys[1][block], kv_cache)
+        scores = _hide(scores * factor[seen][..., None], window)
         m_b = scores.max(axis=-1)
         e = exp_f32(scores - m_b[..., None])  # 0 where unseen, and adding 0 changes nothing
         l_b, o_b = sum16(e), _weigh(e, values[0][block], values[1][block], kv_cache)
-        if first == 0:
-            m, length, out = m_b, l_b, o_b
-            continue
+        begins = starts[seen] >= first  # whose first block this is
         most = np.maximum(m[seen], m_b)
         a, c = exp_f32(m[seen] - most), exp_f32(m_b - most)
-        m[seen], length[seen] = most, length[seen] * a + l_b * c
-        out[seen] = out[seen] * a[..., None] + o_b * c[..., None]
+        joined = most, length[seen] * a + l_b * c, out[seen] * a[..., None] + o_b * c[..., None]
+        m[seen] = np.where(begins[:, None], m_b, joined[0])
+        length[seen] = np.where(begins[:, None], l_b, joined[1])
+        out[seen] = np.where(begins[:, None, None], o_b, joined[2])
     return out / length[..., None]
 
 
+def _hide(scores: F32, window: int) -> F32:
+    """Scores (T, heads, count) with -inf where query i does not see position j of the block."""
+    i, j = np.arange(scores.shape[0])[:, None], np.arange(scores.shape[2])[None, :]
+    return np.where(((j > i) | (j <= i - window))[:, None, :], _f(-np.inf), scores)
+
+
 def _scores(q: F32, k: F32, scale: F32, kv_cache: str) -> F32:
-    """Dots (T, heads, count) of q (T, heads, d) and the keys of a block; query i sees 0..i."""
+    """Dots (T, heads, count) of q (T, heads, d) and the keys of a block."""
     columns = k.transpose(1, 2, 0)
-    dots = exact_sum(q, columns) * scale.T if kv_cache == "int8" else weighted_sum(q, columns)
-    unseen = np.arange(k.shape[0])[None, :] > np.arange(q.shape[0])[:, None]
-    return np.where(unseen[:, None, :], _f(-np.inf), dots)
+    return exact_sum(q, columns) * scale.T if kv_cache == "int8" else weighted_sum(q, columns)
 
 
 def _weigh(e: F32, v: F32, scale: F32, kv_cache: str) -> F32:
@@ -267,6 +273,20 @@ def _weigh(e: F32, v: F32, scale: F32, kv_cache: str) -> F32:
     w = e * scale.T
     most: F32 = w.max(axis=-1, keepdims=True)
     return exact_sum(np.rint(w * (_f(16383) / most)), rows) * (most / _f(16383))
+
+
+GELU_LINEAR = _f(-2 * np.sqrt(2 / np.pi))
+GELU_CUBIC = _f(-2 * np.sqrt(2 / np.pi) * 0.044715)
+
+
+def gated(gate: F32, up: F32, hidden_act: str) -> F32:
+    """act(gate) · up, elementwise (csrc/kernels/float_kernels.h)."""
+    if hidden_act == "relu2":
+        return np.where(gate > 0, (gate * gate) * up, _f(0))
+    if hidden_act == "silu":
+        return (gate / (_f(1) + exp_f32(_f(0) - gate))) * up
+    t = ((gate * gate) * GELU_CUBIC + GELU_LINEAR) * gate
+    return (gate / (_f(1) + exp_f32(t))) * up
 
 
 # ---- the model ----
@@ -313,6 +333,12 @@ class ReferenceDecoder:
         rows = to_f32(self.weights["model.embed_tokens.weight"])[token_ids]
         return rows * _f(self.spec["embedding_multiplier"])
 
+    def window(self, layer: int) -> int | None:
+        """Positions that a token sees in a layer of sliding attention; None: all."""
+        types = self.spec["layer_types"]
+        sliding = types is not None and types[layer] == "sliding_attention"
+        return self.spec["sliding_window"] if sliding else None
+
     def attention(self, x: F32, layer: int) -> F32:
         """Self-attention of normed x (T, hidden) at positions 0..T-1, o_proj included."""
         at, d = f"model.layers.{layer}.self_attn", self.spec["head_dim"]
@@ -320,8 +346,11 @@ class ReferenceDecoder:
         if self.spec["qk_norm"]:
             q, k = self.norm(q, f"{at}.q_norm.weight"), self.norm(k, f"{at}.k_norm.weight")
         positions = np.arange(len(x), dtype=np.float32)
-        sin, cos = sin_cos_f32(positions[:, None] * to_f32(self.weights["rope.inv_freq"]))
-        out = attention(rope(q, cos, sin), rope(k, cos, sin), v, self.kv_cache)
+        window = self.window(layer)
+        local = window is not None and self.spec["rope_local_base_freq"] is not None
+        table = to_f32(self.weights["rope.local_inv_freq" if local else "rope.inv_freq"])
+        sin, cos = sin_cos_f32(positions[:, None] * table)
+        out = attention(rope(q, cos, sin), rope(k, cos, sin), v, self.kv_cache, window)
         out = out.reshape(len(x), -1)
         if self.spec["attn_sub_norm"]:
             out = self.norm(out, f"{at}.attn_sub_norm.weight")
@@ -331,10 +360,7 @@ class ReferenceDecoder:
         """Gated feed-forward of normed x (T, hidden)."""
         at = f"model.layers.{layer}.mlp"
         gate, up = self.linear(x, f"{at}.gate_proj"), self.linear(x, f"{at}.up_proj")
-        if self.spec["hidden_act"] == "relu2":
-            h = np.where(gate > 0, (gate * gate) * up, _f(0))
-        else:
-            h = (gate / (_f(1) + exp_f32(_f(0) - gate))) * up
+        h = gated(gate, up, self.spec["hidden_act"])
         if self.spec["ffn_sub_norm"]:
             h = self.norm(h, f"{at}.ffn_sub_norm.weight")
         return self.linear(h, f"{at}.down_proj")

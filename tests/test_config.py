@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from checkpoints import LLAMA, TINY
 
-from bitinfer.config import ModelConfig, inv_freq
+from bitinfer.config import ModelConfig, inv_freq, local_inv_freq
 from bitinfer.errors import ConfigError
 
 LLAMA3 = {
@@ -14,6 +14,10 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+
+
+SLIDING = ["sliding_attention", "full_attention"]
+WINDOWED = {**TINY, "sliding_window": 8, "layer_types": SLIDING, "rope_local_base_freq": 100.0}
 
 
 def without(config, *names):
@@ -86,7 +90,20 @@ def test_eos_may_be_one_id_a_list_or_none(ids, expected):
         ({"rope_scaling": {"rope_type": "linear", "factor": 2, "beta": 1}}, "beta: expected only"),
         ({"rope_scaling": {**LLAMA3, "high_freq_factor": 1.0}}, "high_freq_factor: expected above"),
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor: expected 1"),
-        ({"hidden_act": "gelu"}, "hidden_act: expected relu2 or silu, got 'gelu'"),
+        (
+            {"hidden_act": "gelu"},
+            "hidden_act: expected relu2 or silu or gelu_py",
+        ),
+        (
+            {"layer_types": ["sliding_attention"], "sliding_window": 8},
+            "layer_types: expected full_attention or sliding_attention for each of 2 layers",
+        ),
+        ({"layer_types": SLIDING}, "sliding_window: expected a whole number from 1"),
+        ({"sliding_window": 8}, "layer_types: expected one for each layer, as there is a"),
+        (
+            {"rope_parameters": {"sliding_attention": {"rope_type": "linear", "factor": 2.0}}},
+            "sliding_attention: rope_type: expected default, got 'linear'",
+        ),
         ({"eos_token_id": 50}, "eos_token_id: expected token ids from 0 to 49, got 50"),
         ({"bos_token_id": -1}, "bos_token_id: expected a whole number from 0 to 49, got -1"),
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings: expected true or false, got 'yes'"),
@@ -129,3 +146,40 @@ def test_llama3_scaling_equals_torch():
         "0x1.4b96c00000000p-15",
     ]
     assert [float(f).hex() for f in inv_freq(ModelConfig.from_dict(values))] == expected
+
+
+def test_windows_are_read_in_every_form_in_use():
+    expected = ModelConfig.from_dict(WINDOWED)
+    assert (expected.sliding_window, expected.rope_local_base_freq) == (8, 100.0)
+    plain = without(WINDOWED, "layer_types")
+    for key in ("sliding_window_pattern", "_sliding_window_pattern"):
+        assert ModelConfig.from_dict({**plain, key: 2}) == expected
+    by_type = without(WINDOWED, "rope_local_base_freq", "rope_theta")
+    by_type["rope_parameters"] = {
+        "full_attention": {"rope_type": "default", "rope_theta": 10000.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+    }
+    assert ModelConfig.from_dict(by_type) == expected
+    upper = {**plain, "use_sliding_window": True, "max_window_layers": 1}
+    assert ModelConfig.from_dict(upper).layer_types == tuple(reversed(SLIDING))
+
+
+def test_a_window_that_no_layer_uses_is_none():
+    expected = ModelConfig.from_dict(TINY)
+    full = {"layer_types": ["full_attention"] * 2, "sliding_window": 8}
+    assert ModelConfig.from_dict({**TINY, **full}) == expected
+    off = {"use_sliding_window": False, "sliding_window": 8, "max_window_layers": 0}
+    assert ModelConfig.from_dict({**TINY, **off}) == expected
+
+
+def test_the_local_base_is_never_scaled():
+    scaled = {"rope_scaling": {"rope_type": "linear", "factor": 4.0}}
+    config = ModelConfig.from_dict({**WINDOWED, **scaled})
+    same_base = ModelConfig.from_dict({**TINY, "rope_theta": 100.0})
+    assert np.array_equal(local_inv_freq(config), inv_freq(same_base))
+    assert local_inv_freq(ModelConfig.from_dict(TINY)) is None
+
+
+def test_gemma_calls_its_activation_otherwise():
+    values = {**without(TINY, "hidden_act"), "hidden_activation": "gelu_pytorch_tanh"}
+    assert ModelConfig.from_dict(values).hidden_act == "gelu_pytorch_tanh"

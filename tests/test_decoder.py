@@ -181,7 +181,7 @@ def test_bad_weights_are_rejected(model: tuple[Spec, Weights], name: str) -> Non
         ({"hidden_size": "many"}, "spec: hidden_size: unexpected value 'many'"),
         ({"head_dim": 15}, "head_dim: expected an even number up to 1024, got 15"),
         ({"num_attention_heads": 5}, "expected a multiple of num_key_value_heads"),
-        ({"hidden_act": "gelu"}, "hidden_act: expected relu2 or silu, got gelu"),
+        ({"hidden_act": "gelu"}, "hidden_act: expected relu2, silu or gelu_pytorch_tanh, got gelu"),
         ({"head": "f8"}, "head: expected int8 or source, got f8"),
     ],
 )

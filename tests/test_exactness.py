@@ -26,7 +26,10 @@ FORMS = {  # what a model can be; (overrides, make_tiny_model's arguments)
     "head_dim_100": ({"head_dim": 100, "num_attention_heads": 2}, {"base": LLAMA}),
     "head_dim_256": ({"head_dim": 256, "num_attention_heads": 2, "num_key_value_heads": 1}, {}),
     "qk_norms": ({"qk_norm": True}, {"base": LLAMA}),
-    "post_norms": ({"post_norms": True, "embedding_multiplier": 8.5}, {"base": LLAMA}),
+    "post_norms": (
+        {"post_norms": True, "embedding_multiplier": 8.5, "hidden_act": "gelu_pytorch_tanh"},
+        {"base": LLAMA},
+    ),
     "projection_norms": (
         {"projection_norm": "rms_norm", "projection_norm_eps": 1e-6, "qk_norm": True},
         {"base": LLAMA},

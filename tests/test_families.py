@@ -207,7 +207,15 @@ def test_old_buffers_and_the_copy_of_a_tied_head_are_passed_over(tmp_path):
     assert plan(tmp_path, TINY, tensors).head == "model.embed_tokens.weight"
 
 
-@pytest.mark.parametrize("config", [TINY, LLAMA])
+WINDOWED = {
+    **TINY,
+    "sliding_window": 8,
+    "layer_types": ["sliding_attention", "full_attention"],
+    "rope_local_base_freq": 100.0,
+}
+
+
+@pytest.mark.parametrize("config", [TINY, LLAMA, WINDOWED])
 def test_a_spec_passes_its_own_check(config):
     parsed = ModelConfig.from_dict(config)
     spec = make_spec(parsed, attn_sub_norm=True, ffn_sub_norm=False)

@@ -39,6 +39,19 @@ def test_exp_ends_in_zero_and_infinity() -> None:
     assert reference.exp_f32(x).tolist() == [0, 0, 0, 1, math.inf, math.inf, math.inf]
 
 
+def test_gelu_is_close_to_the_true_one() -> None:
+    gate = np.concatenate(
+        [np.linspace(-9, 9, 20_001), [0.0, -0.0, 1e-30, 50.0, -50.0, 1e12, -1e12]]
+    )
+    gate = gate.astype(np.float32)
+    wide = gate.astype(np.float64)
+    u = math.sqrt(2 / math.pi) * (wide + 0.044715 * wide**3)
+    true = np.where(u < -44, 0, wide / (1 + np.exp(-2 * np.maximum(u, -44))))
+    got = reference.gated(gate, np.ones_like(gate), "gelu_pytorch_tanh")
+    # Six roundings of 2^-24; those of the exponent count as often as it is large.
+    assert (np.abs(got - true) <= np.abs(true) * (6 + 8 * np.abs(u)) * 2.0**-24 + 1e-36).all()
+
+
 def test_sin_cos_round_the_true_values(rng: np.random.Generator) -> None:
     angles = np.concatenate([rng.uniform(0, 131_072, 5_000), np.arange(-8, 9) * np.pi / 4])
     angles = angles.astype(np.float32)

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from bitinfer import _core
-from bitinfer.families.spec import TRAITS
+from bitinfer.families.spec import DEFAULTS
 
 Spec = dict[str, Any]
 Weights = dict[str, tuple[np.ndarray, str, tuple[int, ...]]]
 
 BITNET = {
-    **TRAITS,
+    **DEFAULTS,
     "model_type": "bitnet",
     "vocab_size": 101,
     "hidden_size": 72,
@@ -100,6 +100,9 @@ def make_tiny_model(
     norm("model.norm.weight", h)
     exponents = np.arange(0, d, 2) / d
     weights["rope.inv_freq"] = float_tensor(1.0 / spec["rope_theta"] ** exponents, "f32")
+    if spec["rope_local_base_freq"]:
+        table = 1.0 / spec["rope_local_base_freq"] ** exponents
+        weights["rope.local_inv_freq"] = float_tensor(table, "f32")
     for i in range(spec["num_hidden_layers"]):
         at = f"model.layers.{i}"
         norm(f"{at}.input_layernorm.weight", h)

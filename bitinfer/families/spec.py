@@ -22,7 +22,7 @@ _FROM_CONFIG = (
     *("model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
     *("num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings"),
     *("rms_norm_eps", "hidden_act", "attention_bias", "tie_word_embeddings", "rope_theta"),
-    "bos_token_id",
+    *("bos_token_id", "sliding_window", "rope_local_base_freq"),
 )
 TRAITS: Mapping[str, Any] = {
     "attn_sub_norm": False,  # RMSNorm on the joined heads, before o_proj
@@ -37,7 +37,14 @@ TRAITS: Mapping[str, Any] = {
     "scale_group_count": None,  # or so many groups of columns; neither: one scale for the matrix
     "activation_groups": False,  # each group of columns is normed and quantized on its own
 }
-"""What a family decides, by its default; a packed file without one of them means the default."""
+"""What a family decides, by its default."""
+DEFAULTS: Mapping[str, Any] = {
+    **TRAITS,
+    "sliding_window": None,
+    "layer_types": None,
+    "rope_local_base_freq": None,
+}
+"""What a spec without the key means: version 1 of packed files began without these."""
 _CHOICES = {
     "projection_norm": (None, "rms_norm", "layer_norm"),
     "activation_levels": (127, 128, 16383),
@@ -49,6 +56,7 @@ def make_spec(config: ModelConfig, **traits: Any) -> dict[str, Any]:
     spec: dict[str, Any] = {name: getattr(config, name) for name in _FROM_CONFIG}
     spec["rope_scaling"] = dict(config.rope_scaling) if config.rope_scaling else None
     spec["eos_token_ids"] = list(config.eos_token_ids)
+    spec["layer_types"] = list(config.layer_types) if config.layer_types else None
     return {**spec, **TRAITS, **traits}
 
 

@@ -3,6 +3,8 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <optional>
@@ -41,6 +43,23 @@ bool one_of(const std::string& value, const char* key, const char* yes, const ch
   return value == yes;
 }
 
+HiddenAct hidden_act(const std::string& name) {
+  const auto* end = std::end(kHiddenActNames);
+  const auto* at = std::find(std::begin(kHiddenActNames), end, name);
+  BITINFER_CHECK(at != end,
+                 "spec: hidden_act: expected relu2, silu or gelu_pytorch_tanh, got " << name);
+  return static_cast<HiddenAct>(at - kHiddenActNames);
+}
+
+void parse_layer_types(const py::dict& d, DecoderSpec* s) {
+  const auto types = spec_value<std::optional<std::vector<std::string>>>(d, "layer_types");
+  if (!types) return;
+  for (const std::string& type : *types)
+    s->sliding.push_back(one_of(type, "layer_types", "sliding_attention", "full_attention"));
+  s->sliding_window = spec_value<int64_t>(d, "sliding_window");
+  s->local_rope = spec_value<std::optional<double>>(d, "rope_local_base_freq").has_value();
+}
+
 DecoderSpec parse_spec(const py::dict& d) {
   DecoderSpec s{};
   s.vocab_size = spec_value<int64_t>(d, "vocab_size");
@@ -51,9 +70,8 @@ DecoderSpec parse_spec(const py::dict& d) {
   s.num_key_value_heads = spec_value<int64_t>(d, "num_key_value_heads");
   s.head_dim = spec_value<int64_t>(d, "head_dim");
   s.rms_norm_eps = static_cast<float>(spec_value<double>(d, "rms_norm_eps"));
-  s.hidden_act = one_of(spec_value<std::string>(d, "hidden_act"), "hidden_act", "relu2", "silu")
-                     ? HiddenAct::kRelu2
-                     : HiddenAct::kSilu;
+  s.hidden_act = hidden_act(spec_value<std::string>(d, "hidden_act"));
+  parse_layer_types(d, &s);
   s.attn_sub_norm = spec_value<bool>(d, "attn_sub_norm");
   s.ffn_sub_norm = spec_value<bool>(d, "ffn_sub_norm");
   s.qk_norm = spec_value<bool>(d, "qk_norm");

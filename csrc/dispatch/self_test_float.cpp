@@ -201,6 +201,8 @@ void FloatSelfTest::check_activations() {
                  [&](const FloatKernels& f, float* y) { f.relu2_mul(x.data(), up.data(), kN, y); });
   compare_floats("silu_mul", kN,
                  [&](const FloatKernels& f, float* y) { f.silu_mul(x.data(), up.data(), kN, y); });
+  compare_floats("gelu_mul", kN,
+                 [&](const FloatKernels& f, float* y) { f.gelu_mul(x.data(), up.data(), kN, y); });
   compare_floats("divide", kN,
                  [&](const FloatKernels& f, float* y) { f.divide(up.data(), 1.7f, kN, y); });
   compare_floats("block_max", 2,
@@ -246,8 +248,9 @@ void FloatSelfTest::check_kv(int type) {
   for (int64_t r = 0; r < kQueryRows; ++r)
     factors[static_cast<std::size_t>(r)] =
         oracle_.prepare_query[type](q.data() + r * kHeadDim, kHeadDim, 0.22f);
+  const int32_t first[kQueryRows] = {0, 0, 21, 63, 5, 5, 5};
   const int32_t seen[kQueryRows] = {1, 37, 37, kKvBlock, kKvBlock, kKvBlock, kKvBlock};
-  const QueryRows rows{q.data(), kHeadDim, factors.data(), seen, kQueryRows};
+  const QueryRows rows{q.data(), kHeadDim, factors.data(), first, seen, kQueryRows};
   compare("attend_block " + name, [&](const FloatKernels& f, Output& out) {
     Floats m = zeros(kQueryRows), l = m, o = zeros(kQueryRows * kPaddedDim);
     f.attend_block[type](memory.block(), memory.k.data(), kHeadDim, rows,

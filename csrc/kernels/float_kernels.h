@@ -27,6 +27,9 @@ constexpr int64_t kMaxHeadDim = 1024;  // int32 holds 1024 products of 14 and 7 
 constexpr int64_t kMaxBlock = 64;      // values that a maximum of block_max stands for
 constexpr int64_t kMaxQueryRows = 64;  // query rows of one attend_block call
 
+constexpr float kGeluLinear = -0x1.988454p+0f;  // -2 · √(2/π)
+constexpr float kGeluCubic = -0x1.2444f2p-4f;   // -2 · √(2/π) · 0.044715
+
 // Keys and values of one kv head for kKvBlock positions, as stored; stride = round_up(head_dim,
 // 16), padding zero. f32, f16: k (head_dim, kKvBlock), v (kKvBlock, stride). int8, in pairs: k
 // (head_dim / 2, kKvBlock, 2), v (kKvBlock / 2, stride, 2), value = float(code) · scale; scales
@@ -58,12 +61,14 @@ struct QueryRows {
   const float* q;  // (count, q_stride)
   int64_t q_stride;
   const float* factors;  // (count)
-  const int32_t* seen;   // (count): row r sees positions [0, seen[r]) of the block, 1..kKvBlock
+  const int32_t* first;  // (count): row r sees positions [first[r], seen[r]) of the block,
+  const int32_t* seen;   // (count): 0 <= first[r] < seen[r] <= kKvBlock
   int64_t count;         // 1..kMaxQueryRows
 };
 
-// For each row: s_j = dot(q, k_j) · factor; m = max_j s_j; e_j = exp(s_j - m); l = sum_j e_j
-// (fold16); o[d] = sum_j w_j · v_j[d]. Sums over d and j ascend from +0.
+// For each row: s_j = dot(q, k_j) · factor, -inf where it does not see j; m = max_j s_j;
+// e_j = exp(s_j - m); l = sum_j e_j (fold16); o[d] = sum_j w_j · v_j[d]. Sums over d and j ascend
+// from +0.
 // f32: w = e. f16: w = short(e). int8: all sums are integers; s_j = (float(dot) · k_scale_j) ·
 // factor, t = max_j (e_j · v_scale_j), w_j = rint((e_j · v_scale_j) · (16383 / t)), o[d] =
 // float(sum) · (t / 16383).
@@ -113,6 +118,9 @@ struct FloatKernels {
   void (*relu2_mul)(const float* gate, const float* up, int64_t n, float* y);
   // y = (gate / (1 + exp(-gate))) · up; -gate is 0 - gate
   void (*silu_mul)(const float* gate, const float* up, int64_t n, float* y);
+  // GELU by tanh, 0.5 · g · (1 + tanh(√(2/π) · (g + 0.044715 · g³))), as g / (1 + exp(t)):
+  // t = ((g · g) · kGeluCubic + kGeluLinear) · g; y = (g / (1 + exp(t))) · up
+  void (*gelu_mul)(const float* gate, const float* up, int64_t n, float* y);
 
   // y[r] = dot(w[r], x), fold16; w: (n, k) of `type`, rows contiguous.
   void (*dot_rows)(const void* w, FloatType type, int64_t n, int64_t k, const float* x, float* y);

@@ -79,6 +79,12 @@ void check_spec(const DecoderSpec& s) {
                  "activation_levels: expected 127 or 128, got " << s.activation_levels);
   BITINFER_CHECK(s.projection_norm_eps >= 0.0f && s.projection_norm_eps < 1.0f,
                  "projection_norm_eps: expected 0 to 1, got " << s.projection_norm_eps);
+  if (!s.sliding.empty()) {
+    positive(s.sliding_window, "sliding_window");
+    BITINFER_CHECK(static_cast<int64_t>(s.sliding.size()) == s.num_hidden_layers,
+                   "layer_types: expected one for each of " << s.num_hidden_layers
+                                                            << " layers, got " << s.sliding.size());
+  }
   BITINFER_CHECK(s.rms_norm_eps >= 0.0f && s.rms_norm_eps < 1.0f,
                  "rms_norm_eps: expected 0 to 1, got " << s.rms_norm_eps);
 }

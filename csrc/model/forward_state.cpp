@@ -48,8 +48,10 @@ Decoder::State::State(const DecoderSpec& spec, Packing packing, int num_threads,
       shape_(spec.attention()),
       ctx_{nullptr, packing, {}, num_threads, &scratch_},
       angles_(buffer<float>(max_tokens * spec.head_dim / 2)),
-      sin_(buffer<float>(max_tokens * spec.head_dim / 2)),
-      cos_(buffer<float>(max_tokens * spec.head_dim / 2)),
+      turns_{buffer<float>(max_tokens * spec.head_dim / 2),
+             buffer<float>(max_tokens * spec.head_dim / 2)},
+      local_turns_{buffer<float>(spec.local_rope ? max_tokens * spec.head_dim / 2 : 0),
+                   buffer<float>(spec.local_rope ? max_tokens * spec.head_dim / 2 : 0)},
       x_(buffer<float>(max_tokens * spec.hidden_size)),
       q_(buffer<float>(max_tokens * spec.q_dim())),
       q_factors_(buffer<float>(max_tokens * spec.num_attention_heads)),
@@ -122,12 +124,18 @@ void Decoder::State::embed_tokens(const DecoderWeights& weights) {
                      for (int64_t j = t * h; j < (t + 1) * h; ++j)
                        x_[j] *= spec_.embedding_multiplier;
                    }
-                   float* angles = angles_.data() + t * half;
-                   for (int64_t j = 0; j < half; ++j)
-                     angles[j] = static_cast<float>(tokens_[i].pos) * weights.inv_freq[j];
-                   sin_cos(angles, half, sin_.data() + t * half, cos_.data() + t * half);
+                   turn(weights.inv_freq, t, &turns_);
+                   if (spec_.local_rope) turn(weights.local_inv_freq, t, &local_turns_);
                  }
                });
+}
+
+void Decoder::State::turn(const float* inv_freq, int64_t token, Turns* out) {
+  const int64_t half = spec_.head_dim / 2;
+  const auto pos = static_cast<float>(tokens_[static_cast<std::size_t>(token)].pos);
+  float* angles = angles_.data() + token * half;
+  for (int64_t j = 0; j < half; ++j) angles[j] = pos * inv_freq[j];
+  sin_cos(angles, half, out->sin.data() + token * half, out->cos.data() + token * half);
 }
 
 Norm Decoder::State::rms(const float* weight) const {
@@ -185,9 +193,17 @@ void Decoder::State::attention_step(const LayerWeights& layer, int64_t index) {
     norm_rows(ctx_, q_.data(), m_ * q_dim / d, d, rms(layer.q_norm), q_.data());
     norm_rows(ctx_, k_.data(), m_ * kv_dim / d, d, rms(layer.k_norm), k_.data());
   }
-  const AttentionCall call{ctx_,        shape_, tokens_.data(), index, q_.data(), q_factors_.data(),
+  const bool slides = spec_.slides(index);
+  const Turns& turns = slides && spec_.local_rope ? local_turns_ : turns_;
+  const AttentionCall call{ctx_,
+                           shape_,
+                           tokens_.data(),
+                           index,
+                           slides ? spec_.sliding_window : kNoWindow,
+                           q_.data(),
+                           q_factors_.data(),
                            attn_.data()};
-  rotate_and_append(call, m_, cos_.data(), sin_.data(), k_.data(), v_.data());
+  rotate_and_append(call, m_, turns.cos.data(), turns.sin.data(), k_.data(), v_.data());
   attend(call, runs_.data(), num_runs_, partials_.data());
   project_onto_residual(attn_.data(), q_dim, layer.attn_sub_norm, layer.o,
                         layer.attention_post_norm);

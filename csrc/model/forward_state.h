@@ -27,6 +27,11 @@ struct Decoder::State {
   float* run(const DecoderWeights& weights, float* logits);
 
  private:
+  // RoPE of each token: (M, head_dim / 2) each.
+  struct Turns {
+    AlignedBuffer<float> sin, cos;
+  };
+  void turn(const float* inv_freq, int64_t token, Turns* out);
   void embed_tokens(const DecoderWeights& weights);
   void attention_step(const LayerWeights& layer, int64_t index);
   void mlp_step(const LayerWeights& layer, int64_t index);
@@ -46,24 +51,25 @@ struct Decoder::State {
   TopTokens top_;
 
   int64_t m_ = 0, num_runs_ = 0;
-  std::vector<int32_t> token_ids_;           // (M)
-  std::vector<TokenPosition> tokens_;        // (M)
-  std::vector<TokenRun> runs_;               // (M)
-  std::vector<bool> wants_logits_;           // (M)
-  AlignedBuffer<float> angles_, sin_, cos_;  // (M, head_dim / 2)
-  AlignedBuffer<float> x_;                   // (M, hidden)
-  AlignedBuffer<float> q_;                   // (M, heads * head_dim)
-  AlignedBuffer<float> q_factors_;           // (M, heads)
-  AlignedBuffer<float> attn_;                // (M, heads * head_dim)
-  AlignedBuffer<float> k_, v_;               // (M, kv_heads * head_dim)
-  AlignedBuffer<float> mlp_;                 // (M, intermediate)
-  AlignedBuffer<float> gate_;                // (M, intermediate), where projections have norms
-  AlignedBuffer<float> normed_;              // (M, widest row), where projections have norms
-  AlignedBuffer<float> added_;               // (M, hidden), where the residual has norms
-  AlignedBuffer<float> partials_;            // attention's
-  AlignedBuffer<int8_t> codes_;              // (M, activation_bytes of the widest row)
-  AlignedBuffer<int32_t> sums_;              // (2 M)
-  AlignedBuffer<float> scales_;              // (M)
+  std::vector<int32_t> token_ids_;     // (M)
+  std::vector<TokenPosition> tokens_;  // (M)
+  std::vector<TokenRun> runs_;         // (M)
+  std::vector<bool> wants_logits_;     // (M)
+  AlignedBuffer<float> angles_;        // (M, head_dim / 2)
+  Turns turns_, local_turns_;
+  AlignedBuffer<float> x_;          // (M, hidden)
+  AlignedBuffer<float> q_;          // (M, heads * head_dim)
+  AlignedBuffer<float> q_factors_;  // (M, heads)
+  AlignedBuffer<float> attn_;       // (M, heads * head_dim)
+  AlignedBuffer<float> k_, v_;      // (M, kv_heads * head_dim)
+  AlignedBuffer<float> mlp_;        // (M, intermediate)
+  AlignedBuffer<float> gate_;       // (M, intermediate), where projections have norms
+  AlignedBuffer<float> normed_;     // (M, widest row), where projections have norms
+  AlignedBuffer<float> added_;      // (M, hidden), where the residual has norms
+  AlignedBuffer<float> partials_;   // attention's
+  AlignedBuffer<int8_t> codes_;     // (M, activation_bytes of the widest row)
+  AlignedBuffer<int32_t> sums_;     // (2 M)
+  AlignedBuffer<float> scales_;     // (M)
   QuantizedRows rows_;
   std::unique_ptr<PlaneScratch> plane_scratch_;
   SparseFfn* sparse_;

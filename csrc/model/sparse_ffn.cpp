@@ -25,8 +25,9 @@ double saved(const PackedTernary& w, const PackedTernary& dense, const NeuronSha
 
 SparseFfn::SparseFfn(const DecoderSpec& spec, const DecoderWeights& weights, int num_threads) {
   BITINFER_CHECK(spec.hidden_act == HiddenAct::kRelu2,
-                 "ffn: expected a model with squared ReLU (hidden_act relu2) for sparse, got silu, "
-                 "whose neurons are never idle: use dense");
+                 "ffn: expected a model with squared ReLU (hidden_act relu2) for sparse, got "
+                     << kHiddenActNames[static_cast<int>(spec.hidden_act)]
+                     << ", whose neurons are never idle: use dense");
   BITINFER_CHECK(spec.projection_norm == NormKind::kNone && !spec.post_norms,
                  "ffn: expected a model without norms of single projections and of the residual "
                  "for sparse: use dense");

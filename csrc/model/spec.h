@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "ops/attention.h"
 #include "ops/linear.h"
@@ -22,10 +23,13 @@ struct DecoderSpec {
   int64_t head_dim;
   float rms_norm_eps;
   HiddenAct hidden_act;
-  bool attn_sub_norm;       // RMSNorm on the joined heads, before o_proj
-  bool ffn_sub_norm;        // RMSNorm on act(gate) · up, before down_proj
-  bool qk_norm = false;     // RMSNorm on each head of q and k, before RoPE
-  bool post_norms = false;  // RMSNorm on what attention and FFN add to the residual
+  std::vector<bool> sliding;   // of each layer: attention in the window; empty: none
+  int64_t sliding_window = 0;  // positions that a token of such a layer sees, its own among them
+  bool local_rope = false;     // such layers turn by a table of their own
+  bool attn_sub_norm;          // RMSNorm on the joined heads, before o_proj
+  bool ffn_sub_norm;           // RMSNorm on act(gate) · up, before down_proj
+  bool qk_norm = false;        // RMSNorm on each head of q and k, before RoPE
+  bool post_norms = false;     // RMSNorm on what attention and FFN add to the residual
   NormKind projection_norm = NormKind::kNone;  // of each projection's own input
   float projection_norm_eps = 0.0f;
   float embedding_multiplier = 1.0f;
@@ -35,6 +39,9 @@ struct DecoderSpec {
   bool int8_head;                       // else the head's rows are floats
   std::optional<HeadSplit> head_split;  // of an int8 head: how to keep it in two planes
 
+  bool slides(int64_t layer) const {
+    return !sliding.empty() && sliding[static_cast<std::size_t>(layer)];
+  }
   int64_t q_dim() const { return num_attention_heads * head_dim; }
   int64_t kv_dim() const { return num_key_value_heads * head_dim; }
   AttentionShape attention() const { return {num_attention_heads, num_key_value_heads, head_dim}; }

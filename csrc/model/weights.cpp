@@ -206,6 +206,7 @@ DecoderWeights load_weights(const DecoderSpec& spec, const TensorMap& tensors, i
   w.embedding = embedding.data;
   w.embedding_type = float_type(embedding.dtype);
   w.inv_freq = loader.floats("rope.inv_freq", spec.head_dim / 2);
+  if (spec.local_rope) w.local_inv_freq = loader.floats("rope.local_inv_freq", spec.head_dim / 2);
   w.norm = loader.floats("model.norm.weight", spec.hidden_size);
   for (int64_t i = 0; i < spec.num_hidden_layers; ++i)
     w.layers.push_back(load_layer(spec, i, &loader));

@@ -50,7 +50,8 @@ struct DecoderWeights {
   Packing packing;  // of every ternary matrix
   const void* embedding;
   FloatType embedding_type;
-  const float* inv_freq;  // (head_dim / 2)
+  const float* inv_freq;        // (head_dim / 2)
+  const float* local_inv_freq;  // (head_dim / 2), of sliding layers; null where the spec has none
   const float* norm;
   Head head;
   std::vector<LayerWeights> layers;

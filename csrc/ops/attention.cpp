@@ -23,6 +23,9 @@ SoftmaxState state_at(const AttentionShape& shape, int64_t rows, float* at) {
   return {at, at + rows, at + round_up(2 * rows, 16), shape.padded_dim()};
 }
 
+// The first position that a token at pos sees.
+int64_t first_seen(int64_t pos, int64_t window) { return std::max(pos + 1 - window, int64_t{0}); }
+
 // Attention of one (run, kv head), block by block.
 class Task {
  public:
@@ -47,41 +50,50 @@ class Task {
   }
 
   int64_t rows() const { return rows_; }
-  int64_t num_blocks(int64_t row) const { return tokens_[row / shape_.group()].pos / kKvBlock + 1; }
+  // A row sees something of blocks [begin_block, end_block).
+  int64_t begin_block(int64_t row) const {
+    return first_seen(pos_of(row), call_.window) / kKvBlock;
+  }
+  int64_t end_block(int64_t row) const { return pos_of(row) / kKvBlock + 1; }
 
-  // First row that sees something of the block: positions ascend, so the rows behind it do too.
+  // Rows [first_row, end_row) see something of the block: positions ascend with the rows.
   int64_t first_row(int64_t block) const {
     int64_t row = 0;
-    while (num_blocks(row) <= block) row += shape_.group();
+    while (end_block(row) <= block) row += shape_.group();
+    return row;
+  }
+  int64_t end_row(int64_t block) const {
+    int64_t row = rows_;
+    while (begin_block(row - 1) > block) row -= shape_.group();
     return row;
   }
 
-  // Partial result of rows [first_row, rows) into out; (next_block, next_head) comes after it.
+  // Partial result of the rows that see the block into out; (next_block, next_head) comes after it.
   void visit(int64_t block, int64_t next_block, int64_t next_head, const SoftmaxState& out) const {
     const TokenPosition& token = tokens_[0];
     const KvLayout& layout = *token.layout;
-    int32_t seen[kMaxQueryRows];
-    const int64_t first = first_row(block);
-    for (int64_t r = first; r < rows_; ++r) {
-      const int64_t count = tokens_[r / shape_.group()].pos + 1 - block * kKvBlock;
-      seen[r] = static_cast<int32_t>(std::min(count, kKvBlock));
+    int32_t unseen[kMaxQueryRows], seen[kMaxQueryRows];
+    const int64_t first = first_row(block), end = end_row(block), at = block * kKvBlock;
+    for (int64_t r = first; r < end; ++r) {
+      const int64_t pos = pos_of(r);
+      unseen[r] = static_cast<int32_t>(std::max(first_seen(pos, call_.window) - at, int64_t{0}));
+      seen[r] = static_cast<int32_t>(std::min(pos + 1 - at, kKvBlock));
     }
-    const QueryRows rows{q_ + first * shape_.head_dim, shape_.head_dim, factors_ + first,
-                         seen + first, rows_ - first};
+    const QueryRows rows{q_ + first * shape_.head_dim,
+                         shape_.head_dim,
+                         factors_ + first,
+                         unseen + first,
+                         seen + first,
+                         end - first};
     call_.ctx.kernels->f32.attend_block[static_cast<int>(layout.type)](
         layout.at(token.blocks[block], call_.layer, kv_head_),
         layout.at(token.blocks[next_block], call_.layer, next_head).k, shape_.head_dim, rows,
         {out.m + first, out.l + first, out.o + first * out.o_stride, out.o_stride});
   }
 
-  void copy(int64_t row, const SoftmaxState& part, const SoftmaxState& state) const {
-    state.m[row] = part.m[row];
-    state.l[row] = part.l[row];
-    std::memcpy(state.o + row * state.o_stride, part.o + row * part.o_stride,
-                static_cast<std::size_t>(state.o_stride) * sizeof(float));
-  }
-
-  void join(int64_t row, const SoftmaxState& state, const SoftmaxState& part) const {
+  // The row's first block makes its state.
+  void join(int64_t row, int64_t block, const SoftmaxState& state, const SoftmaxState& part) const {
+    if (block == begin_block(row)) return copy(row, part, state);
     call_.ctx.kernels->f32.join_softmax(state.m + row, state.l + row,
                                         state.o + row * state.o_stride, part.m[row], part.l[row],
                                         part.o + row * part.o_stride, state.o_stride);
@@ -95,6 +107,14 @@ class Task {
   }
 
  private:
+  int64_t pos_of(int64_t row) const { return tokens_[row / shape_.group()].pos; }
+  static void copy(int64_t row, const SoftmaxState& part, const SoftmaxState& state) {
+    state.m[row] = part.m[row];
+    state.l[row] = part.l[row];
+    std::memcpy(state.o + row * state.o_stride, part.o + row * part.o_stride,
+                static_cast<std::size_t>(state.o_stride) * sizeof(float));
+  }
+
   const AttentionCall& call_;
   const AttentionShape& shape_;
   const TokenPosition* tokens_;
@@ -119,11 +139,11 @@ void attend_whole(const AttentionCall& call, const TokenRun* runs, int64_t num_r
     const SoftmaxState state = state_at(shape, task.rows(), states),
                        part = state_at(shape, task.rows(),
                                        states + state_elements(shape, most_rows(shape)));
-    const int64_t blocks = task.num_blocks(task.rows() - 1);
-    for (int64_t b = 0; b < blocks; ++b) {
-      task.visit(b, std::min(b + 1, blocks - 1), head, b ? part : state);
-      for (int64_t r = b ? task.first_row(b) : task.rows(); r < task.rows(); ++r)
-        task.join(r, state, part);
+    const int64_t begin = task.begin_block(0), end = task.end_block(task.rows() - 1);
+    for (int64_t b = begin; b < end; ++b) {
+      task.visit(b, std::min(b + 1, end - 1), head, b == begin ? state : part);
+      if (b == begin) continue;
+      for (int64_t r = task.first_row(b); r < task.end_row(b); ++r) task.join(r, b, state, part);
     }
     for (int64_t r = 0; r < task.rows(); ++r) task.finish(r, state);
   });
@@ -135,10 +155,11 @@ void attend_split(const AttentionCall& call, const TokenRun& run, float* partial
   const AttentionShape& shape = call.shape;
   const int64_t heads = shape.kv_heads, rows = run.count * shape.group(),
                 unit = state_elements(shape, rows);
+  const int64_t begin = first_seen(call.tokens[run.first].pos, call.window) / kKvBlock;
   const int64_t blocks = call.tokens[run.first + run.count - 1].pos / kKvBlock + 1;
   const int64_t wave = std::max<int64_t>(kPartialElements / (heads * unit), 1);
   float* states = partials + wave * heads * unit;  // (kv_heads) units
-  for (int64_t first = 0; first < blocks; first += wave) {
+  for (int64_t first = begin; first < blocks; first += wave) {
     const int64_t count = std::min(wave, blocks - first), end = heads * count;
     const auto part = [&](int64_t head, int64_t block) {
       return state_at(shape, rows, partials + (head * count + block - first) * unit);
@@ -155,10 +176,9 @@ void attend_split(const AttentionCall& call, const TokenRun& run, float* partial
                    const int64_t head = i / rows, row = i % rows;
                    const Task task(call, run, head, row_scratch(call, thread));
                    const SoftmaxState state = state_at(shape, rows, states + head * unit);
-                   int64_t b = first;
-                   if (b == 0) task.copy(row, part(head, b++), state);
-                   for (; b < std::min(last, task.num_blocks(row)); ++b)
-                     task.join(row, state, part(head, b));
+                   const int64_t seen_end = std::min(last, task.end_block(row));
+                   for (int64_t b = std::max(first, task.begin_block(row)); b < seen_end; ++b)
+                     task.join(row, b, state, part(head, b));
                    if (last == blocks) task.finish(row, state);
                  });
   }
@@ -220,13 +240,13 @@ void rotate_and_append(const AttentionCall& call, int64_t m, const float* cos, c
 void attend(const AttentionCall& call, const TokenRun* runs, int64_t num_runs, float* partials) {
   const AttentionShape& shape = call.shape;
   const TokenPosition* tokens = call.tokens;
-  const int64_t longest = tokens[runs[num_runs - 1].first].pos;
-  int64_t positions = 0;
-  for (int64_t r = 0; r < num_runs; ++r) positions += tokens[runs[r].first].pos + 1;
+  int64_t positions = 0;  // read, about
+  for (int64_t r = 0; r < num_runs; ++r)
+    positions += std::min(tokens[runs[r].first].pos + 1, call.window);
   const int64_t kv_bytes =
       positions * shape.kv_heads * shape.head_dim * 2 * tokens[0].layout->element_bytes();
   const int threads = call.ctx.threads_for(kv_bytes);
-  if (num_runs == 1 && threads > 1 && longest >= kKvBlock && shape.kv_heads < 8 * threads)
+  if (num_runs == 1 && threads > 1 && positions > kKvBlock && shape.kv_heads < 8 * threads)
     return attend_split(call, runs[0], partials);
   attend_whole(call, runs, num_runs, threads);
 }

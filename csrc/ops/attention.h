@@ -35,12 +35,15 @@ struct TokenRun {
 int64_t find_runs(const AttentionShape& shape, const TokenPosition* tokens, int64_t m,
                   TokenRun* runs);
 
+constexpr int64_t kNoWindow = int64_t{1} << 62;
+
 // One layer's attention over a batch of tokens.
 struct AttentionCall {
   const OpContext& ctx;
   const AttentionShape& shape;
   const TokenPosition* tokens;  // (M)
   int64_t layer;
+  int64_t window;    // a token at pos sees (pos - window, pos]; kNoWindow: all
   float* q;          // (M, heads · head_dim)
   float* q_factors;  // (M, heads), of prepared q
   float* out;        // (M, heads · head_dim)
@@ -55,8 +58,8 @@ int64_t attention_partial_elements(const AttentionShape& shape);
 void rotate_and_append(const AttentionCall& call, int64_t m, const float* cos, const float* sin,
                        float* k, const float* v);
 
-// out = attention of prepared q over the caches, each token seeing positions 0..pos. partials:
-// attention_partial_elements.
+// out = attention of prepared q over the caches, each token seeing the positions up to its own that
+// the window holds. partials: attention_partial_elements.
 void attend(const AttentionCall& call, const TokenRun* runs, int64_t num_runs, float* partials);
 
 }  // namespace bitinfer

@@ -87,7 +87,8 @@ void gemv_task(const OpContext& ctx, const QuantizedRows& a, const LinearOutput&
 
 auto multiply_by(const OpContext& ctx, HiddenAct act) {
   const FloatKernels& f32 = ctx.kernels->f32;
-  return act == HiddenAct::kRelu2 ? f32.relu2_mul : f32.silu_mul;
+  if (act == HiddenAct::kRelu2) return f32.relu2_mul;
+  return act == HiddenAct::kSilu ? f32.silu_mul : f32.gelu_mul;
 }
 
 int64_t weight_bytes(const PackedTernary& w) { return packed_bytes(w.packing, w.n, w.k); }

@@ -40,7 +40,8 @@ struct LinearOutput {
   bool accumulate;  // y += result: the residual
 };
 
-enum class HiddenAct : int { kRelu2 = 0, kSilu = 1 };
+enum class HiddenAct : int { kRelu2 = 0, kSilu = 1, kGeluTanh = 2 };
+constexpr const char* kHiddenActNames[] = {"relu2", "silu", "gelu_pytorch_tanh"};
 
 // Integer sums that one task may hold: all M rows of a panel, or the streams of a GEMV.
 constexpr int64_t kPanelRows = 64;

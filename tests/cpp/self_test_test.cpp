@@ -235,6 +235,12 @@ void break_activations(const Adder& add) {
       nudge(y + n - 1);
     };
   });
+  add("gelu_mul", [](FloatKernels& f) {
+    f.gelu_mul = [](const float* gate, const float* up, int64_t n, float* y) {
+      right().f32.gelu_mul(gate, up, n, y);
+      nudge(y + n - 1);
+    };
+  });
   add("divide", [](FloatKernels& f) {
     f.divide = [](const float* o, float l, int64_t n, float* y) {
       right().f32.divide(o, l, n, y);

@@ -137,10 +137,12 @@ struct RowGroup {
   }
 };
 
-// Scores to exp(score - max), in place; zeros from count to the next multiple of 16.
-inline void softmax_block(float* s, int64_t count, float* m, float* l) {
+// Scores to exp(score - max), in place; zeros below first, and from count to the next multiple
+// of 16.
+inline void softmax_block(float* s, int64_t first, int64_t count, float* m, float* l) {
   const float minus_inf = -__builtin_inff();
   const int64_t keys = (count + kLanes - 1) / kLanes * kLanes;
+  for (int64_t j = 0; j < first; ++j) s[j] = minus_inf;
   for (int64_t j = count; j < keys; ++j) s[j] = minus_inf;
   F32x16 most = set_f32(minus_inf);
   for (int64_t j = 0; j < keys; j += kLanes) most = max(load_f32(s + j), most);
@@ -178,8 +180,9 @@ inline float prepare_weights(const KvBlock& block, int64_t count, float* e, int1
 }
 
 template <KvType type, int R>
-inline void attend_rows(const RowGroup<type, R>& group, int64_t count, const SoftmaxState& out,
-                        int64_t row) {
+inline void attend_rows(const RowGroup<type, R>& group, const QueryRows& rows, int64_t row,
+                        const SoftmaxState& out) {
+  const int64_t count = rows.seen[row];
   constexpr int64_t kWide = kSumVectors * kLanes;
   alignas(64) float e[R][kKvBlock];
   alignas(64) int16_t codes[R][2 * kKvBlock];
@@ -189,7 +192,7 @@ inline void attend_rows(const RowGroup<type, R>& group, int64_t count, const Sof
     group.template score<kSumVectors>(j, e);
   for (; j < count; j += kLanes) group.template score<1>(j, e);
   for (int r = 0; r < R; ++r) {
-    softmax_block(e[r], count, out.m + row + r, out.l + row + r);
+    softmax_block(e[r], rows.first[row], count, out.m + row + r, out.l + row + r);
     scales[r] = prepare_weights<type>(group.block, count, e[r], codes[r]);
   }
   const void* weights = type == KvType::kInt8 ? static_cast<const void*>(codes) : e;
@@ -208,19 +211,18 @@ inline void attend_block(const KvBlock& block, const void* next, int64_t head_di
              *end = reinterpret_cast<const char*>(block.v_scale + kKvBlock);
   const uint64_t stream_bytes = static_cast<uint64_t>(end - begin) / Prefetch::kStreams;
   for (int64_t r = 0; r < rows.count;) {
-    int64_t same = 1;  // rows that see as many positions
-    while (same < kRows && r + same < rows.count && rows.seen[r + same] == rows.seen[r]) ++same;
+    int64_t same = 1;  // rows that see the same positions
+    while (same < kRows && r + same < rows.count && rows.seen[r + same] == rows.seen[r] &&
+           rows.first[r + same] == rows.first[r])
+      ++same;
     Prefetch prefetch{r ? begin : static_cast<const char*>(next), stream_bytes, 0};
     const float *q = rows.q + r * rows.q_stride, *factors = rows.factors + r;
     if (same == 4) {
-      attend_rows<type, 4>({block, head_dim, q, rows.q_stride, factors, &prefetch}, rows.seen[r],
-                           out, r);
+      attend_rows<type, 4>({block, head_dim, q, rows.q_stride, factors, &prefetch}, rows, r, out);
     } else if (same >= 2) {
-      attend_rows<type, 2>({block, head_dim, q, rows.q_stride, factors, &prefetch}, rows.seen[r],
-                           out, r);
+      attend_rows<type, 2>({block, head_dim, q, rows.q_stride, factors, &prefetch}, rows, r, out);
     } else {
-      attend_rows<type, 1>({block, head_dim, q, rows.q_stride, factors, &prefetch}, rows.seen[r],
-                           out, r);
+      attend_rows<type, 1>({block, head_dim, q, rows.q_stride, factors, &prefetch}, rows, r, out);
     }
     r += same == 3 ? 2 : same;
   }

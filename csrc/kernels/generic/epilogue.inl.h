@@ -55,5 +55,13 @@ inline void silu_mul(const float* gate, const float* up, int64_t n, float* y) {
   });
 }
 
+inline void gelu_mul(const float* gate, const float* up, int64_t n, float* y) {
+  map_row(n, y, [&](int64_t, auto load) {
+    const F32x16 g = load(gate);
+    const F32x16 t = ((g * g) * set_f32(kGeluCubic) + set_f32(kGeluLinear)) * g;
+    return (g / (set_f32(1.0f) + exp(t))) * load(up);
+  });
+}
+
 }  // namespace
 }  // namespace bitinfer

@@ -109,6 +109,7 @@ inline FloatKernels make_float_kernels() {
   f.scale_head = scale_head;
   f.relu2_mul = relu2_mul;
   f.silu_mul = silu_mul;
+  f.gelu_mul = gelu_mul;
   f.dot_rows = dot_rows;
   f.rope = rope;
   f.append_kv[0] = append_kv<KvType::kF32>;
