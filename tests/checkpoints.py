@@ -60,6 +60,12 @@ SUB_NORMS = {  # by architecture: before o_proj, before down_proj
     "BitNetForCausalLM": ("self_attn.attn_sub_norm", "mlp.ffn_sub_norm"),
     "BitnetForCausalLM": ("self_attn.inner_attn_ln", "mlp.ffn_layernorm"),
 }
+QWEN3: dict[str, Any] = {
+    **TINY,
+    "architectures": ["Qwen3ForCausalLM"],
+    "model_type": "qwen3",
+    "hidden_act": "silu",
+}
 
 
 def hf_pack(ternary: np.ndarray) -> np.ndarray:
@@ -113,6 +119,8 @@ def make_tensors(
     queries = projections(config)["model.layers.0.self_attn.q_proj"][0]
     sub_norms = SUB_NORMS.get(config["architectures"][0], ())
     norm |= dict(zip(sub_norms, (queries, inner), strict=False))
+    if config["model_type"] == "qwen3":
+        norm |= dict.fromkeys(("self_attn.q_norm", "self_attn.k_norm"), config["head_dim"])
     for i in range(config["num_hidden_layers"]):
         for name, size in norm.items():
             tensors[f"model.layers.{i}.{name}.weight"] = rng.uniform(0.5, 1.5, size).astype(dtype)

@@ -1,7 +1,8 @@
 """The dialects of ternary checkpoints, written with transformers' own code, mean the same to us.
 
-Both conventions of ``weight_scale`` and online master weights; a scale taken the wrong way around
-gives finite, plausible logits that are far away, most plainly without sub-norms (the Llama form).
+Both conventions of ``weight_scale``, online master weights, norms inside the projections; a scale
+taken the wrong way around gives finite, plausible logits that are far away, most plainly without
+sub-norms (the Llama form).
 """
 
 import json
@@ -13,7 +14,14 @@ from comparisons import assert_like_fp32, distances
 from conftest import comparable_engine
 from random_models import random_text
 from safetensors.torch import load_file, save_file
-from transformers import BitNetConfig, BitNetForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    BitNetConfig,
+    BitNetForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 from transformers.integrations.bitnet import pack_weights
 from transformers_oracle import Oracle
 
@@ -32,12 +40,14 @@ SHAPE = {
 FAMILIES = {
     "bitnet": (BitNetForCausalLM, BitNetConfig, {"tie_word_embeddings": True}),
     "llama": (LlamaForCausalLM, LlamaConfig, {"tie_word_embeddings": False}),
+    "qwen3": (Qwen3ForCausalLM, Qwen3Config, {"tie_word_embeddings": True, "head_dim": 32}),
 }
 DIALECTS = {  # quantization_config; None: no packed weights
     "multiplies": {"linear_class": "autobitlinear", "quantization_mode": "offline"},
     "divides": {"linear_class": "bitlinear"},
     "divides by default": {},
     "online": {"linear_class": "autobitlinear", "quantization_mode": "online"},
+    "norms inside": {"linear_class": "autobitlinear", "use_rms_norm": True, "rms_norm_eps": 1e-5},
 }
 
 
@@ -59,6 +69,9 @@ def write_with_transformers(folder, family, dialect, dtype, seed):
         tensors[name] = pack_weights((master / scale).round().clamp(-1, 1))
         stored = scale if quantization.get("linear_class") == "autobitlinear" else 1 / scale
         tensors[f"{name}_scale"] = stored.reshape(1).to(dtype)
+        if quantization.get("use_rms_norm"):
+            gain = 1 + 0.3 * torch.randn(master.shape[1])
+            tensors[name.replace(".weight", ".rms_norm.weight")] = gain.to(dtype)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 

@@ -8,7 +8,7 @@ inputs are compared where the int8 codes agree. They do in nearly all rows: torc
 import numpy as np
 import pytest
 import torch
-from checkpoints import LLAMA
+from checkpoints import LLAMA, QWEN3
 from comparisons import assert_close_rows
 from random_models import random_checkpoint, random_text
 from test_logits import DEEP
@@ -16,6 +16,7 @@ from transformers_oracle import Oracle
 
 from bitinfer import convert, default_model, reference
 from bitinfer.config import ModelConfig, inv_freq
+from bitinfer.families.spec import TRAITS
 from bitinfer.formats.packed import PACKED_NAME, PackedFile
 
 
@@ -30,19 +31,19 @@ class Case:
         }
         table = inv_freq(ModelConfig.from_file(packed_folder / "config.json"))
         weights["rope.inv_freq"] = (table.view(np.uint8), "f32", table.shape)
-        spec = {**file.header.spec, "head": "source"}
+        spec = {**TRAITS, **file.header.spec, "head": "source"}
         self.decoder = reference.ReferenceDecoder(spec, weights, "f32")
         self.layers = range(spec["num_hidden_layers"])
         self.positions = np.arange(len(ids), dtype=np.float32)
 
 
-@pytest.fixture(scope="module", params=["real model", "random llama"])
+@pytest.fixture(scope="module", params=["real model", "random llama", "random qwen3"])
 def case(request, tmp_path_factory):
     if request.param == "real model":
         oracle = request.getfixturevalue("tales32")
         return Case(oracle, request.getfixturevalue("stories")[0], default_model())
     folder = tmp_path_factory.mktemp("layers")
-    config = {**LLAMA, **DEEP}
+    config = {**(QWEN3 if request.param.endswith("qwen3") else LLAMA), **DEEP}
     checkpoint = random_checkpoint(folder / "checkpoint", config, seed=0)
     packed = convert.convert(checkpoint, folder / "packed", head="source")
     oracle = Oracle(checkpoint, torch.float32)
@@ -79,9 +80,12 @@ def test_rope_and_attention_are_those_of_transformers(case):
     after = "attn_sub_norm" if spec["attn_sub_norm"] else "o_proj"
     for layer in case.layers:
         at = f"model.layers.{layer}.self_attn"
+        steps = (
+            ("q_norm", "k_norm", "v_proj") if spec["qk_norm"] else ("q_proj", "k_proj", "v_proj")
+        )
         q, k, v = (
-            case.seen[f"{at}.{p}_proj"][1].reshape(len(case.positions), -1, spec["head_dim"])
-            for p in "qkv"
+            case.seen[f"{at}.{step}"][1].reshape(len(case.positions), -1, spec["head_dim"])
+            for step in steps
         )
         out = reference.attention(reference.rope(q, cos, sin), reference.rope(k, cos, sin), v)
         assert_close_rows(out.reshape(len(out), -1), case.seen[f"{at}.{after}"][0], at)

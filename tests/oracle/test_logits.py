@@ -7,8 +7,8 @@ must be no further away, in the middle of all positions and in the tail.
 import numpy as np
 import pytest
 import torch
-from checkpoints import LLAMA, TINY
-from comparisons import assert_like_fp32, distances
+from checkpoints import LLAMA, QWEN3, TINY
+from comparisons import assert_argmax_like_fp32, assert_like_fp32, distances
 from conftest import comparable_engine
 from random_models import random_checkpoint, random_text
 from transformers_oracle import Oracle
@@ -28,6 +28,7 @@ MODELS = {
     "deep bitnet": {**TINY, **DEEP},
     "llama": {**LLAMA, **SMALL},
     "deep llama": {**LLAMA, **DEEP},
+    "deep qwen3": {**QWEN3, **DEEP},
 }
 
 
@@ -57,11 +58,14 @@ def test_argmax_of_the_real_model_agrees_on_any_text_as_fp32_does(
 
 @pytest.mark.parametrize("name", MODELS)
 def test_distances_of_random_models_are_those_of_fp32(name, tmp_path):
-    config, ours, theirs = MODELS[name], [], []
+    config, ours, theirs, exact = MODELS[name], [], [], []
     for seed in range(12):
         folder = random_checkpoint(tmp_path / str(seed), config, seed)
-        ids = random_text(config["vocab_size"], 25, seed)
-        exact = Oracle(folder, torch.float64).logits(ids)
-        ours.append(distances(comparable_engine(folder).logits(ids), exact))
-        theirs.append(distances(Oracle(folder, torch.float32).logits(ids), exact))
-    assert_like_fp32(ours, theirs)
+        ids = random_text(config["vocab_size"], 45, seed)
+        exact.append(Oracle(folder, torch.float64).logits(ids))
+        ours.append(comparable_engine(folder).logits(ids))
+        theirs.append(Oracle(folder, torch.float32).logits(ids))
+    assert_like_fp32(
+        *([distances(a, e) for a, e in zip(b, exact, strict=True)] for b in (ours, theirs))
+    )
+    assert_argmax_like_fp32(ours, theirs, exact)

@@ -46,8 +46,13 @@ class Oracle:
         for module in self.model.modules():
             if isinstance(module, bitnet.BitLinear):
                 module.dtype = dtype
-            if dtype == torch.float64 and type(module).__name__.endswith("RMSNorm"):
-                module.forward = _norm_in_double(module)
+            if type(module).__name__.endswith("RMSNorm"):
+                self.double(module)
+
+    def double(self, norm: torch.nn.Module) -> None:
+        """Let an RMSNorm compute in double where the oracle does."""
+        if self.dtype == torch.float64:
+            norm.forward = _norm_in_double(norm)
 
     @torch.no_grad()
     def logits(self, token_ids: list[int]) -> NDArray[np.floating[Any]]:
