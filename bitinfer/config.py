@@ -256,7 +256,7 @@ def _local_base(by_type: _Getter) -> float | None:
 def _rope_scaling(get: _Getter) -> Mapping[str, Any] | None:
     kind = get.values.get("rope_type") or get.values.get("type") or "default"
     if not isinstance(kind, str) or kind not in ROPE_TYPES:
-        raise get.error("rope_type", f"one of {', '.join(ROPE_TYPES)} (others come later)", kind)
+        raise get.error("rope_type", f"one of {', '.join(ROPE_TYPES)} (no other runs)", kind)
     if get.values.get("partial_rotary_factor", 1) != 1:
         raise get.error("partial_rotary_factor", "1", get.values["partial_rotary_factor"])
     parameters = ROPE_TYPES[kind]

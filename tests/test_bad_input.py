@@ -4,13 +4,25 @@ import json
 
 import numpy as np
 import pytest
-from checkpoints import DENSE, TINY, damage, make_tensors, tiny_checkpoint, write_checkpoint
+from checkpoints import (
+    DENSE,
+    LLAMA,
+    TINY,
+    damage,
+    make_tensors,
+    read_header,
+    tiny_checkpoint,
+    write_checkpoint,
+    write_raw,
+)
+from tokenizers import Tokenizer as Backend, models
 
 from bitinfer.convert import convert
 from bitinfer.engine import Engine
 from bitinfer.errors import BitinferError
 from bitinfer.families import FAMILIES
 from bitinfer.formats.packed import PACKED_NAME
+from bitinfer.model import Model
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
 HTML = b"<!DOCTYPE html><html><body>Sign in</body></html>"
@@ -22,6 +34,7 @@ IMPOSTORS = [
     (b"GGUF\x03\0\0\0rest", "a GGUF file: use the model's safetensors checkpoint"),
 ]
 SCALE = "model.layers.0.mlp.down_proj.weight_scale"
+FILE = "model.safetensors"
 
 
 def one_line(run, *expected):
@@ -130,6 +143,102 @@ def test_a_dense_model(tmp_path):
 def test_a_wrong_tensor(tmp_path, name, value, expected):
     folder = write_checkpoint(tmp_path / "hf", TINY, {**make_tensors(TINY)[0], name: value})
     fails_everywhere(folder, f"{name}", expected, str(folder / "model.safetensors"))
+
+
+DOWN = "model.layers.0.mlp.down_proj.weight"
+ONLY_PROJECTIONS = "only the projections of the layers can be ternary"
+BITNET = {"quant_method": "bitnet"}
+LIES = {  # changes of the Llama form's config and tensors (None: taken away), parts of the line
+    "a scale for each row": (
+        {},
+        {f"{DOWN}_scale": np.ones((24, 1), np.float32)},
+        (f"{DOWN}_scale: expected BF16 or F16 or F32 (1), got F32 (24, 1) in ", FILE),
+    ),
+    "a ternary head": (
+        {},
+        {
+            "lm_head.weight": np.zeros((13, 24), np.uint8),
+            "lm_head.weight_scale": np.ones(1, np.float32),
+        },
+        ("lm_head.weight: expected BF16 or F16", "got U8 (13, 24)", FILE, ONLY_PROJECTIONS),
+    ),
+    "a ternary embedding": (
+        {},
+        {
+            "model.embed_tokens.weight": np.zeros((13, 24), np.uint8),
+            "model.embed_tokens.weight_scale": np.ones(1, np.float32),
+        },
+        ("model.embed_tokens.weight: expected ", FILE, ONLY_PROJECTIONS),
+    ),
+    "a dense projection": (
+        {},
+        {DOWN: np.ones((24, 40), np.float16), f"{DOWN}_scale": None},
+        (f"{DOWN}: expected U8 (6, 40) and a weight_scale, got F16 (24, 40) alone in ", FILE),
+    ),
+    "a dense projection with a scale": (
+        {},
+        {DOWN: np.full((24, 40), 0.5, np.float32)},
+        (f"{DOWN}: row 0, column 0: expected -1, 0 or 1", "got 0.5 in ", FILE),
+    ),
+    "a projection that is excluded": (
+        {"quantization_config": {**BITNET, "modules_to_not_convert": ["lm_head", "down_proj"]}},
+        {},
+        ("config.json: ", "modules_to_not_convert: down_proj: ", DOWN[:-7] + " left dense"),
+    ),
+    "an unknown linear_class": (
+        {"quantization_config": {**BITNET, "linear_class": "ternarylinear"}},
+        {},
+        (
+            "config.json: quantization_config: linear_class: expected bitlinear or autobitlinear",
+            "got 'ternarylinear': no other way of quantizing is supported",
+        ),
+    ),
+    "a rope type that does not run": (
+        {"rope_scaling": {"rope_type": "longrope", "factor": 4.0}},
+        {},
+        ("config.json: rope_scaling: rope_type: expected one of default, linear", "'longrope'"),
+    ),
+    "a head of another vocabulary": (
+        {"vocab_size": 40},
+        {},
+        ("model.embed_tokens.weight: expected BF16 or F16 or F32 (40, 24), got F32 (50, 24)",),
+    ),
+}
+
+
+@pytest.mark.parametrize(("config", "changes", "expected"), LIES.values(), ids=LIES)
+def test_a_checkpoint_that_lies(tmp_path, config, changes, expected):
+    tensors = {**make_tensors(LLAMA)[0], **changes}
+    left = {name: value for name, value in tensors.items() if value is not None}
+    fails_everywhere(write_checkpoint(tmp_path / "hf", {**LLAMA, **config}, left), *expected)
+
+
+def test_a_tensor_that_stands_twice_in_a_file(tmp_path):
+    folder = tiny_checkpoint(tmp_path / "hf")
+    header, data = read_header(folder / FILE)
+    again = json.dumps({"model.norm.weight": header["model.norm.weight"]})
+    write_raw(folder / FILE, f"{json.dumps(header)[:-1]}, {again[1:]}".encode(), data)
+    fails_everywhere(folder, FILE, '"model.norm.weight" stands twice: download it again')
+
+
+def test_a_missing_shard(tmp_path):
+    folder = write_checkpoint(tmp_path / "hf", TINY, make_tensors(TINY)[0], shards=2)
+    shard = "model-00002-of-00002.safetensors"
+    (folder / shard).unlink()
+    fails_everywhere(folder, f"{shard}: file not found, which should hold model.", "download it")
+
+
+def test_a_tokenizer_that_is_larger_than_the_embedding(tmp_path):
+    folder = tiny_checkpoint(tmp_path / "hf")
+    Backend(models.WordLevel({str(i): i for i in range(51)}, "0")).save(
+        str(folder / "tokenizer.json")
+    )
+    one_line(
+        lambda: Model.load(folder),
+        "tokenizer.json in ",
+        "expected token ids below 50 (rows of the embedding), got 50",
+        "take both from one source",
+    )
 
 
 def test_an_embedding_that_is_no_number(tmp_path):

@@ -155,7 +155,16 @@ def test_shards_hold_together_all_tensors(tmp_path):
 def test_a_missing_shard_is_named(tmp_path):
     folder, _ = shards(tmp_path)
     (folder / "model-00002-of-00003.safetensors").unlink()
-    assert "model-00002-of-00003.safetensors: file not found" in checkpoint_error(folder)
+    message = checkpoint_error(folder)
+    assert "model-00002-of-00003.safetensors: file not found, which should hold model." in message
+    assert message.endswith(" and 12 more by model.safetensors.index.json: download it")
+
+
+def test_a_missing_index_is_named(tmp_path):
+    folder, _ = shards(tmp_path)
+    (folder / "model.safetensors.index.json").unlink()
+    mend = "there are shards, download model.safetensors.index.json to them"
+    assert f"model.safetensors: file not found: {mend}" in checkpoint_error(folder)
 
 
 def test_a_tensor_that_is_in_no_shard_is_named(tmp_path):
@@ -177,7 +186,9 @@ def test_a_tensor_in_two_shards_is_named(tmp_path):
     twice = next(name for name in tensors if name not in held)
     path.unlink()
     save_file({**held, twice: tensors[twice]}, path)
-    assert f"{twice}: expected in " in checkpoint_error(folder)
+    message = checkpoint_error(folder)
+    assert message.startswith(f"{twice}: expected in model-0000")
+    assert message.endswith(f"{path.name} as well: download both again")
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,10 @@ def _expect(
     value = choices[0] if value is None and name != "quant_method" else value
     if value not in choices or type(value) is not type(choices[0]):
         expected = " or ".join(map(str, choices))
-        raise ConfigError(f"{where}: {name}: expected {expected}, got {shown(repr(value))}")
+        raise ConfigError(
+            f"{where}: {name}: expected {expected}, got {shown(repr(value))}: no other way of"
+            " quantizing is supported"
+        )
     return value
 
 

@@ -17,6 +17,7 @@ from bitinfer.json_file import shown
 
 FLOAT_DTYPES = ("BF16", "F16", "F32")
 _SHOWN_NAMES = 3  # of a list of wrong names
+_WRONG_CONFIG = "check that config.json belongs to these weights"
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ def make_plan(
     dense = {**floats, head: (spec["vocab_size"], spec["hidden_size"])}
     scales = {} if dialect.online else {name: f"{name}_scale" for name in shapes}
 
+    _refuse_other_kinds(source, names, shapes, scales)
     needed = [*dense, *shapes, *scales.values()]
     _check_names(source, names, needed, {HEAD, *needed}, family.ignored_suffixes)
     for name, shape in dense.items():
@@ -168,11 +170,40 @@ def _check(
     name: str,
     dtypes: tuple[str, ...],
     shapes: tuple[tuple[int, ...], ...],
+    mend: str = _WRONG_CONFIG,
 ) -> None:
     info = source.tensors[name]
     if info.dtype not in dtypes or info.shape not in shapes:
         wanted = f"{' or '.join(dtypes)} {describe_shape(shapes[-1])}"
-        raise CheckpointError(f"{name}: expected {wanted}, got {info} in {source.path_of(name)}")
+        raise CheckpointError(
+            f"{shown(name)}: expected {wanted}, got {info} in {source.path_of(name)}: {mend}"
+        )
+
+
+def _refuse_other_kinds(
+    source: TensorSource,
+    names: Mapping[str, str],
+    shapes: Mapping[str, tuple[int, int]],
+    scales: Mapping[str, str],
+) -> None:
+    """Name what is ternary and should not be, or the reverse, before its scale is one too many."""
+    for name in (EMBEDDING, HEAD):
+        stored = names.get(name)
+        if stored is not None and f"{name}_scale" in names:
+            raise CheckpointError(
+                f"{stored}: expected {' or '.join(FLOAT_DTYPES)} and no scale, got"
+                f" {source.tensors[stored]} and a scale in {source.path_of(stored)}: only the"
+                " projections of the layers can be ternary"
+            )
+    for name, scale in scales.items():
+        stored = names.get(name)
+        if stored is not None and scale not in names and source.tensors[stored].dtype != "U8":
+            n, k = shapes[name]
+            raise CheckpointError(
+                f"{stored}: expected U8 {describe_shape((-(-n // 4), k))} and a weight_scale, got"
+                f" {source.tensors[stored]} alone in {source.path_of(stored)}: all seven"
+                " projections of each layer have to be ternary"
+            )
 
 
 def _check_names(
@@ -195,7 +226,4 @@ def _check_names(
         if wrong:
             listed = ", ".join(shown(name) for name in wrong[:_SHOWN_NAMES])
             more = f" and {len(wrong) - _SHOWN_NAMES} more" if len(wrong) > _SHOWN_NAMES else ""
-            raise CheckpointError(
-                f"{source.path}: {text}: {listed}{more}: check that config.json belongs to"
-                " these weights"
-            )
+            raise CheckpointError(f"{source.path}: {text}: {listed}{more}: {_WRONG_CONFIG}")

@@ -102,7 +102,10 @@ class SafetensorsFile:
         if size < self.data_start:
             raise self._truncated("header", self.data_start, size)
         header = self._bytes[8 : self.data_start].tobytes()
-        return parse_json_object(header, f"{self.path}: header", self._error)
+        try:
+            return parse_json_object(header, f"{self.path}: header", self._error)
+        except BitinferError as cause:
+            raise self._error(f"{cause}: download it again") from None
 
     def _tensor_info(self, name: str, entry: object) -> TensorInfo:
         where = f"{shown(name)}: header entry"
@@ -176,6 +179,7 @@ class Checkpoint:
             names = dict.fromkeys(self.files[0].tensors, SINGLE_NAME)
         else:
             names = _weight_map(index)
+            _refuse_missing_shards(folder, names)
             self.files = [SafetensorsFile(folder / shard) for shard in sorted(set(names.values()))]
         self._file_of = {name: file for file in self.files for name in file.tensors}
         self.tensors = {name: file.tensors[name] for name, file in self._file_of.items()}
@@ -183,18 +187,24 @@ class Checkpoint:
             for name in file.tensors:
                 if names.get(name) != file.path.name:
                     place = names.get(name, "no shard")
+                    also = " as well" if self._is_in(place, name) else ""
                     raise CheckpointError(
-                        f"{shown(name)}: expected in {place} by {index}, got it in {file.path.name}"
+                        f"{shown(name)}: expected in {place} by {index}, got it in"
+                        f" {file.path.name}{also}: download both again"
                     )
         for name, shard in names.items():
             if name not in self.tensors:
                 raise CheckpointError(
-                    f"{shown(name)}: expected in {shard} by {index}, got no such tensor there"
+                    f"{shown(name)}: expected in {shard} by {index}, got no such tensor there:"
+                    " download both again"
                 )
 
     def view(self, name: str) -> NDArray[np.uint8]:
         """The bytes of a tensor: read-only uint8 ``(size,)``, no copy."""
         return self._file_of[name].view(name)
+
+    def _is_in(self, shard: str, name: str) -> bool:
+        return any(file.path.name == shard and name in file.tensors for file in self.files)
 
     def path_of(self, name: str) -> Path:
         """The file that holds a tensor."""
@@ -226,8 +236,11 @@ def _single(folder: Path) -> Path:
                 what, mend = impostor(file.read(64)) or ("a file", "give the folder that holds it")
             state = f"got {what}: {mend}"
         raise CheckpointError(f"{folder}: expected a model folder, {state}")
-    others = [p.name for p in sorted(folder.iterdir()) if p.suffix in (".bin", ".pt", ".gguf")]
+    files = sorted(folder.iterdir())
+    others = [p.name for p in files if p.suffix in (".bin", ".pt", ".gguf")]
     mend = f"{others[0]} is not read, use the safetensors checkpoint" if others else "download it"
+    if any(p.name.startswith("model-") and p.suffix == ".safetensors" for p in files):
+        mend = f"there are shards, download {INDEX_NAME} to them"
     raise CheckpointError(f"{path}: file not found: {mend}")
 
 
@@ -244,6 +257,17 @@ def _weight_map(index: Path) -> dict[str, str]:
                 f" in {index}"
             )
     return weight_map
+
+
+def _refuse_missing_shards(folder: Path, names: Mapping[str, str]) -> None:
+    for name, shard in names.items():
+        if not (folder / shard).exists():
+            count = sum(other == shard for other in names.values())
+            more = f" and {count - 1} more" if count > 1 else ""
+            raise CheckpointError(
+                f"{folder / shard}: file not found, which should hold {shown(name)}{more} by"
+                f" {INDEX_NAME}: download it"
+            )
 
 
 def as_float32(data: NDArray[np.uint8], dtype: str) -> NDArray[np.float32]:

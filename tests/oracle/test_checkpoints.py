@@ -49,15 +49,30 @@ DIALECTS = {  # quantization_config; None: no packed weights
     "online": {"linear_class": "autobitlinear", "quantization_mode": "online"},
     "norms inside": {"linear_class": "autobitlinear", "use_rms_norm": True, "rms_norm_eps": 1e-5},
 }
+FALCON = {"is_bitnet_config": True, "pretraining_tp": 1}
+PUBLISHED = {  # shape, and what else stands in config.json, of models of the Llama form
+    "Llama3-8B-1.58": (
+        {"num_attention_heads": 8, "num_key_value_heads": 2, "rope_theta": 500000.0},
+        {"pretraining_tp": 1, "quantization_config": {"modules_to_not_convert": None}},
+    ),
+    "Falcon3-1.58bit": (  # heads of another width than hidden_size / heads
+        {"num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 64},
+        {**FALCON, "quantization_config": {"modules_to_not_convert": ["lm_head"]}},
+    ),
+    "Falcon-E": (
+        {"num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 12},
+        {**FALCON, "quantization_config": {"modules_to_not_convert": ["lm_head"]}},
+    ),
+}
 
 
-def write_with_transformers(folder, family, dialect, dtype, seed):
+def write_with_transformers(folder, family, quantization, dtype, seed, shape=(), others=()):
     """A random model saved by transformers, its projections then packed unless they are online."""
     model_class, config_class, options = FAMILIES[family]
     torch.manual_seed(seed)
-    model_class(config_class(**SHAPE, **options)).to(dtype).save_pretrained(folder)
-    quantization = DIALECTS[dialect]
-    config = json.loads((folder / "config.json").read_text())
+    model = model_class(config_class(**{**SHAPE, **dict(shape)}, **options))
+    model.to(dtype).save_pretrained(folder)
+    config = {**json.loads((folder / "config.json").read_text()), **dict(others)}
     config["quantization_config"] = {"quant_method": "bitnet", **quantization}
     (folder / "config.json").write_text(json.dumps(config))
     if quantization.get("quantization_mode") == "online":
@@ -79,10 +94,28 @@ def write_with_transformers(folder, family, dialect, dtype, seed):
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_dialect_means_the_same_as_in_transformers(family, dialect, dtype, tmp_path):
+    def write(folder, seed):
+        write_with_transformers(folder, family, DIALECTS[dialect], dtype, seed)
+
+    assert_same_as_transformers(write, 6, tmp_path)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_configs_of_published_models_mean_the_same(name, tmp_path):
+    shape, others = PUBLISHED[name]
+
+    def write(folder, seed):
+        quantization = others["quantization_config"]
+        write_with_transformers(folder, "llama", quantization, torch.bfloat16, seed, shape, others)
+
+    assert_same_as_transformers(write, 4, tmp_path)
+
+
+def assert_same_as_transformers(write, seeds, tmp_path):
     ours, theirs = [], []
-    for seed in range(6):
+    for seed in range(seeds):
         folder = tmp_path / str(seed)
-        write_with_transformers(folder, family, dialect, dtype, seed)
+        write(folder, seed)
         ids = random_text(SHAPE["vocab_size"], 25, seed)
         exact = Oracle(folder, torch.float64).logits(ids)
         ours.append(distances(comparable_engine(folder).logits(ids), exact))
