@@ -123,6 +123,7 @@ class ModelConfig:
             weight_bits=get.integer_or_none("weight_bits", 1, 64),
             input_bits=get.integer_or_none("input_bits", 1, 64),
         )
+        _refuse_parts(get, config.head_dim)
         if heads % config.num_key_value_heads:
             raise get.error(
                 "num_key_value_heads", f"a divisor of {heads} heads", config.num_key_value_heads
@@ -170,6 +171,18 @@ def _plain_inv_freq(head_dim: int, theta: float) -> NDArray[np.float32]:
     powers = pow_f64(theta, exponents.astype(np.float64)).astype(np.float32)
     table: NDArray[np.float32] = np.float32(1.0) / powers
     return table
+
+
+def _refuse_parts(get: _Getter, head_dim: int) -> None:
+    """Parts of Gemma models that no decoder here has."""
+    if get.values.get("query_pre_attn_scalar", head_dim) != head_dim:
+        got = get.values["query_pre_attn_scalar"]
+        raise get.error("query_pre_attn_scalar", f"{head_dim}, head_dim", got)
+    for name in ("attn_logit_softcapping", "final_logit_softcapping"):
+        if get.values.get(name) is not None:
+            raise get.error(name, "null", get.values[name])
+    if get.boolean("use_bidirectional_attention"):
+        raise get.error("use_bidirectional_attention", "false", True)
 
 
 def _hidden_act_key(get: _Getter) -> str:

@@ -67,7 +67,8 @@ class CanonicalWeights:
             self.tensors[w.name] = ("U8", (_core.packed_bytes(packing, w.n, w.k),))
             self.tensors[f"{w.name}_scale"] = ("F32", (1,))
         for name, stored in plan.floats.items():
-            self.tensors[name] = (source.tensors[stored].dtype, source.tensors[stored].shape)
+            dtype = "F32" if name in plan.offset else source.tensors[stored].dtype
+            self.tensors[name] = (dtype, source.tensors[stored].shape)
         vocab, hidden = plan.spec["vocab_size"], plan.spec["hidden_size"]
         if head == "int8":
             self.tensors[HEAD] = ("I8", (vocab, -(-hidden // 64) * 64))
@@ -100,8 +101,12 @@ class CanonicalWeights:
                 yield view[at : at + _CHUNK_BYTES]
 
     def view(self, name: str) -> NDArray[np.uint8]:
-        """The stored bytes of a canonical float tensor."""
-        return self.source.view(self.plan.head if name == HEAD else self.plan.floats[name])
+        """The bytes of a canonical float tensor: the stored ones, or those of fp32 gain + 1."""
+        stored = self.plan.head if name == HEAD else self.plan.floats[name]
+        view = self.source.view(stored)
+        if name not in self.plan.offset:
+            return view
+        return (as_float32(view, self.source.tensors[stored].dtype) + np.float32(1)).view(np.uint8)
 
     def _pack(self, weight: TernaryWeight) -> NDArray[np.uint8]:
         view = self.source.view(weight.stored)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from bitinfer.config import ModelConfig
 from bitinfer.errors import ConfigError
-from bitinfer.families import bitnet, llama, onebit, qwen3
+from bitinfer.families import bitnet, gemma3, llama, onebit, qwen3
 from bitinfer.families.plan import Family, ModelPlan, make_plan
 from bitinfer.formats.source import TensorSource
 from bitinfer.json_file import shown
 
-FAMILIES = (bitnet.FAMILY, onebit.FAMILY, llama.FAMILY, qwen3.FAMILY)
+FAMILIES = (bitnet.FAMILY, onebit.FAMILY, llama.FAMILY, qwen3.FAMILY, gemma3.FAMILY)
 
 
 def find_family(config: ModelConfig) -> Family:

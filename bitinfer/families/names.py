@@ -26,6 +26,11 @@ _INSIDE = (
 FIRST_PROJECTION_NORM = "model.layers.0.self_attn.q_proj.norm.weight"
 
 
+def is_gain(name: str) -> bool:
+    """Whether a canonical tensor is the gain of a norm of the model, not of a projection."""
+    return name.endswith("norm.weight") and "_proj." not in name
+
+
 def canonical_names(stored: Iterable[str]) -> dict[str, str]:
     """Canonical name to stored name of each tensor, in the order of ``stored``.
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bitinfer.config import ModelConfig
 from bitinfer.errors import CheckpointError, ConfigError
 from bitinfer.families.bitlinear import Dialect, check_bits, read_dialect
-from bitinfer.families.names import FIRST_PROJECTION_NORM, canonical_names
+from bitinfer.families.names import FIRST_PROJECTION_NORM, canonical_names, is_gain
 from bitinfer.families.spec import EMBEDDING, HEAD, float_shapes, make_spec, ternary_shapes
 from bitinfer.formats.safetensors import describe_shape
 from bitinfer.formats.source import TensorSource
@@ -27,18 +27,24 @@ class Family:
     Attributes:
         architectures: Entries of config.json's ``architectures`` that it serves.
         model_types: Values of ``model_type``, asked where no architecture is given.
-        traits: What differs from the defaults of the spec (``spec.TRAITS``).
+        traits: What differs from the defaults of the spec (``spec.TRAITS``), maybe by the config.
         optional: Traits that a model of the family has where the first layer has a tensor of it:
             trait to that tensor's name within the layer.
         masters: Its weights are masters, which no quantization_config says.
+        unit_offset: Norms multiply by 1 + the stored gain; those of single projections do not.
+        tied: Where no head is stored it is the embedding, whatever the config leaves out.
         ignored_suffixes: Ends of tensor names that may be in a file and are not needed.
     """
 
     architectures: tuple[str, ...]
     model_types: tuple[str, ...]
-    traits: Mapping[str, Any] = field(default_factory=dict)
+    traits: Mapping[str, Any] | Callable[[ModelConfig], Mapping[str, Any]] = field(
+        default_factory=dict
+    )
     optional: Mapping[str, str] = field(default_factory=dict)
     masters: bool = False
+    unit_offset: bool = False
+    tied: bool = False
     ignored_suffixes: tuple[str, ...] = field(default=(".rotary_emb.inv_freq",))
 
 
@@ -72,6 +78,7 @@ class ModelPlan:
         floats: Canonical to stored name of the float tensors that are taken as they are; no head
             among them.
         head: Stored name of the head: ``lm_head.weight``, or the embedding when tied.
+        offset: Canonical names of the gains to which 1 is added.
     """
 
     spec: dict[str, Any]
@@ -79,6 +86,7 @@ class ModelPlan:
     ternary: tuple[TernaryWeight, ...]
     floats: Mapping[str, str]
     head: str
+    offset: frozenset[str] = frozenset()
 
 
 def make_plan(
@@ -97,8 +105,11 @@ def make_plan(
         CheckpointError: a tensor is missing, unexpected, or of the wrong shape or dtype.
     """
     names = canonical_names(source.tensors)
+    if HEAD not in names and (family.tied or _is_encoder(config)):
+        config = replace(config, tie_word_embeddings=True)
     modules = [name.removesuffix(".weight") for name in ternary_shapes(make_spec(config))]
-    dialect = _dialect(family, config, modules, ternarize)
+    masters = family.masters or FIRST_PROJECTION_NORM in names
+    dialect = _dialect(masters, config, modules, ternarize)
     spec = make_spec(config, **_traits(family, config, dialect, names))
     shapes = ternary_shapes(spec)
     floats = float_shapes(spec)
@@ -124,16 +135,28 @@ def make_plan(
         )
         for name, (n, k) in shapes.items()
     )
-    return ModelPlan(spec, dialect, ternary, {name: names[name] for name in floats}, names[head])
+    return ModelPlan(
+        spec,
+        dialect,
+        ternary,
+        {name: names[name] for name in floats},
+        names[head],
+        frozenset(filter(is_gain, floats) if family.unit_offset else ()),
+    )
+
+
+def _is_encoder(config: ModelConfig) -> bool:
+    """Whether the architecture is a model without a head."""
+    return bool(config.architectures) and config.architectures[0].endswith("Model")
 
 
 def _dialect(
-    family: Family, config: ModelConfig, modules: list[str], ternarize: str | None
+    masters: bool, config: ModelConfig, modules: list[str], ternarize: str | None
 ) -> Dialect:
     declared = config.quantization_config
-    if ternarize is None and not (family.masters and declared is None):
+    if ternarize is None and not (masters and declared is None):
         return read_dialect(declared, modules, "config.json")
-    if ternarize is not None and (family.masters or declared is not None):
+    if ternarize is not None and (masters or declared is not None):
         raise ConfigError(
             "config.json: expected full-precision weights, which ternarize is for, got those of a"
             " ternary model: convert it without"
@@ -146,7 +169,7 @@ def _traits(
     family: Family, config: ModelConfig, dialect: Dialect, names: Mapping[str, str]
 ) -> dict[str, Any]:
     """What the family, the dialect and the tensors that are there say of the spec."""
-    traits = dict(family.traits)
+    traits = dict(family.traits(config) if callable(family.traits) else family.traits)
     for trait, tensor in family.optional.items():
         traits[trait] = f"model.layers.0.{tensor}" in names
     if dialect.norm_eps is not None or FIRST_PROJECTION_NORM in names:
