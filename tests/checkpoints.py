@@ -67,6 +67,19 @@ QWEN3: dict[str, Any] = {
     "hidden_act": "silu",
 }
 
+GEMMA3: dict[str, Any] = {  # as BitNet-Embedding has it: masters with norms inside, no head
+    **{name: value for name, value in ONEBIT.items() if not name.endswith("_bits")},
+    "architectures": ["Gemma3TextModel"],
+    "model_type": "gemma3_text",
+    "hidden_activation": "gelu_pytorch_tanh",
+    "sliding_window": 8,
+    "layer_types": ["sliding_attention", "full_attention"],
+    "rope_local_base_freq": 100.0,
+    "query_pre_attn_scalar": 8,
+}
+del GEMMA3["hidden_act"], GEMMA3["tie_word_embeddings"]
+ENCODERS = ("Gemma3TextModel", "Qwen3Model")
+
 
 def hf_pack(ternary: np.ndarray) -> np.ndarray:
     """int8 (N, K) in {-1, 0, 1} -> uint8 (ceil(N/4), K): byte row r holds r, r+R, r+2R, r+3R."""
@@ -119,14 +132,21 @@ def make_tensors(
     queries = projections(config)["model.layers.0.self_attn.q_proj"][0]
     sub_norms = SUB_NORMS.get(config["architectures"][0], ())
     norm |= dict(zip(sub_norms, (queries, inner), strict=False))
-    if config["model_type"] == "qwen3":
+    if config["model_type"] in ("qwen3", "gemma3_text"):
         norm |= dict.fromkeys(("self_attn.q_norm", "self_attn.k_norm"), config["head_dim"])
+    if config["model_type"] == "gemma3_text":
+        norm |= dict.fromkeys(("pre_feedforward_layernorm", "post_feedforward_layernorm"), hidden)
+    encoder = config["architectures"][0] in ENCODERS
+    for name, (_, k) in projections(config).items() if encoder else ():
+        tensors[f"{name}.norm.weight"] = rng.uniform(0.5, 1.5, k).astype(dtype)
     for i in range(config["num_hidden_layers"]):
         for name, size in norm.items():
             tensors[f"model.layers.{i}.{name}.weight"] = rng.uniform(0.5, 1.5, size).astype(dtype)
     tensors["model.norm.weight"] = rng.uniform(0.5, 1.5, hidden).astype(dtype)
     tensors["model.embed_tokens.weight"] = rng.standard_normal((vocab, hidden)).astype(dtype)
-    if not config["tie_word_embeddings"]:
+    if encoder:
+        tensors = {name.removeprefix("model."): t for name, t in tensors.items()}
+    elif not config["tie_word_embeddings"]:
         tensors["lm_head.weight"] = rng.standard_normal((vocab, hidden)).astype(dtype)
     return tensors, ternary
 

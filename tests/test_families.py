@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
-from checkpoints import LLAMA, ONEBIT, TINY, make_tensors, projections, write_checkpoint
+from checkpoints import GEMMA3, LLAMA, ONEBIT, TINY, make_tensors, projections, write_checkpoint
 
 from bitinfer.config import ModelConfig
+from bitinfer.convert import open_checkpoint
 from bitinfer.errors import CheckpointError, ConfigError, PackedFileError
 from bitinfer.families import find_family, plan_model
 from bitinfer.families.bitlinear import Dialect, effective_scale, read_dialect
@@ -250,3 +251,48 @@ def test_a_spec_that_is_not_canonical_is_refused(change, expected):
     with pytest.raises(PackedFileError) as caught:
         check_spec({**spec, **change}, "x", PackedFileError)
     assert expected in str(caught.value)
+
+
+def test_a_gemma_encoder_is_planned(tmp_path):
+    tensors, _ = make_tensors(GEMMA3, form="master")
+    made = plan(tmp_path, GEMMA3, tensors)
+    assert made.dialect == Dialect(online=True, divides=False)
+    assert made.head == "embed_tokens.weight"
+    wanted = {
+        "tie_word_embeddings": True,
+        "projection_norm": "rms_norm",
+        "qk_norm": True,
+        "post_norms": True,
+        "embedding_multiplier": 24**0.5,
+        "hidden_act": "gelu_pytorch_tanh",
+        "layer_types": ["sliding_attention", "full_attention"],
+    }
+    assert {name: made.spec[name] for name in wanted} == wanted
+
+
+def test_one_is_added_to_the_gains_of_gemma_but_not_inside_its_projections(tmp_path):
+    tensors, _ = make_tensors(GEMMA3, form="master", dtype=np.float16)
+    write_checkpoint(tmp_path, GEMMA3, tensors)
+    weights = open_checkpoint(tmp_path, "i2", "source")
+    for name in ("norm", "layers.1.self_attn.q_norm", "layers.0.post_feedforward_layernorm"):
+        stored = tensors[f"{name}.weight"]
+        assert weights.tensors[f"model.{name}.weight"] == ("F32", stored.shape)
+        got = weights.view(f"model.{name}.weight").view(np.float32)
+        assert (got == stored.astype(np.float32) + np.float32(1)).all()
+    inside = "layers.0.mlp.down_proj.norm.weight"
+    assert weights.tensors[f"model.{inside}"][0] == "F16"
+    assert (weights.view(f"model.{inside}").view(np.float16) == tensors[inside]).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"query_pre_attn_scalar": 16}, "query_pre_attn_scalar: expected 8, head_dim, got 16"),
+        ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping: expected null, got 50.0"),
+        ({"use_bidirectional_attention": True}, "use_bidirectional_attention: expected false"),
+        ({"rope_local_base_freq": None}, "rope_local_base_freq: expected one, as there are layers"),
+    ],
+)
+def test_gemma_parts_that_are_not_known_are_refused(tmp_path, change, expected):
+    config = {**GEMMA3, **change}
+    assert expected in plan_error(tmp_path, config, make_tensors(config, form="master")[0])

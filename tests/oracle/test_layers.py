@@ -16,7 +16,7 @@ from transformers_oracle import Oracle
 
 from bitinfer import convert, default_model, reference
 from bitinfer.config import ModelConfig, inv_freq
-from bitinfer.families.spec import TRAITS
+from bitinfer.families.spec import DEFAULTS
 from bitinfer.formats.packed import PACKED_NAME, PackedFile
 
 
@@ -31,7 +31,7 @@ class Case:
         }
         table = inv_freq(ModelConfig.from_file(packed_folder / "config.json"))
         weights["rope.inv_freq"] = (table.view(np.uint8), "f32", table.shape)
-        spec = {**TRAITS, **file.header.spec, "head": "source"}
+        spec = {**DEFAULTS, **file.header.spec, "head": "source"}
         self.decoder = reference.ReferenceDecoder(spec, weights, "f32")
         self.layers = range(spec["num_hidden_layers"])
         self.positions = np.arange(len(ids), dtype=np.float32)
