@@ -211,10 +211,10 @@ def write_random_model(
             for name in writer.order:
                 for block in weights.blocks(name):
                     writer.write(name, block)
-        _write_side_files(folder, shape.config)
+        write_side_files(folder, shape.config)
 
 
-def _write_side_files(folder: Path, config: dict[str, Any]) -> None:
+def write_side_files(folder: Path, config: dict[str, Any]) -> None:
     """config.json, generation_config.json and a tokenizer of as many tokens as the embedding."""
     bos, eos = "<s>", "</s>"
     _byte_tokenizer(config["vocab_size"], bos, eos).save(str(folder / "tokenizer.json"))
