@@ -6,6 +6,7 @@
     ├── CheckpointError        a raw checkpoint: missing, damaged, or not what its config says
     ├── ConfigError            config.json, generation_config.json or an environment variable
     ├── PackedFileError        a packed folder: damaged, too new, or not writable
+    ├── ExportError            a model that another format cannot hold, or a file not writable
     ├── HubError               a model of the Hugging Face hub: not there, not allowed, or damaged
     ├── HistoryError           the database of conversations: not usable, damaged, or too new
     ├── TokenizerError         tokenizer files, or a chat template
@@ -38,6 +39,10 @@ class ConfigError(BitinferError):
 
 class PackedFileError(BitinferError):
     """A packed folder cannot be read or written."""
+
+
+class ExportError(BitinferError):
+    """A model cannot be written in another format: it cannot hold it, or the file is refused."""
 
 
 class HubError(BitinferError):

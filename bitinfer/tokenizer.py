@@ -29,7 +29,7 @@ _PLAIN_DECODERS = (
 )
 # Control tokens that end a turn, by name. A template writes one after each reply, but config files
 # often list only the end of a whole text (<|end_of_text|>), and the model would ramble on.
-_END_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|end_of_turn|>", "<|end|>")
+END_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|end_of_turn|>", "<|end|>")
 
 
 class Tokenizer:
@@ -79,7 +79,7 @@ class Tokenizer:
         named_eos = vocab.get(_token_text(settings.get("eos_token")))
         self.bos_token_id = bos_token_id if named_bos is None else named_bos
         ends = {*eos_token_ids, *([] if named_eos is None else [named_eos])}
-        ends |= {vocab[name] for name in _END_OF_TURN if name in vocab and name in template}
+        ends |= {vocab[name] for name in END_OF_TURN if name in vocab and name in template}
         self.eos_token_ids: tuple[int, ...] = tuple(sorted(ends))
 
         self._mark_as_control({*_ids(self.bos_token_id), *ends})

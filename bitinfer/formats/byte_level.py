@@ -14,7 +14,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 # Bytes that stand for themselves, as GPT-2 has it; the others become U+0100 and on, in order.
 _PRINTABLE = (*range(33, 127), *range(161, 173), *range(174, 256))
 
-_GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+PUNCTUATION = r"[\p{P}$+<=>^~|`]+"  # as pre_tokenizers.Punctuation has it
+GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _LLAMA3_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -39,11 +40,11 @@ class WordSplit:
     nfc: bool = False
 
 
-GPT2 = WordSplit((_GPT2_WORDS,))
-SMOLLM = WordSplit((r"\p{N}", _GPT2_WORDS))
+GPT2 = WordSplit((GPT2_WORDS,))
+SMOLLM = WordSplit((r"\p{N}", GPT2_WORDS))
 QWEN2 = WordSplit((_LLAMA3_WORDS % "",), nfc=True)
 LLAMA3 = WordSplit((_LLAMA3_WORDS % "{1,3}",), ignore_merges=True, adds_bos=True)
-FALCON_E = WordSplit((r"[\p{P}$+<=>^~|`]+", _GPT2_WORDS, "[0-9]"))
+FALCON_E = WordSplit((PUNCTUATION, GPT2_WORDS, "[0-9]"))
 
 
 def byte_alphabet() -> dict[int, str]:

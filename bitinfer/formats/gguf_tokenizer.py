@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from enum import IntEnum
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -26,8 +27,8 @@ from bitinfer.formats.byte_level import (
 )
 from bitinfer.json_file import shown
 
-_PREFIX = "tokenizer.ggml."
-_SPLITS = {  # values of tokenizer.ggml.pre
+PREFIX = "tokenizer.ggml."
+SPLITS = {  # values of tokenizer.ggml.pre
     **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "falcon3"), LLAMA3),
     "qwen2": QWEN2,
     "smollm": SMOLLM,
@@ -35,8 +36,18 @@ _SPLITS = {  # values of tokenizer.ggml.pre
     "falcon_e": FALCON_E,
 }
 _LLAMA3_TOKENS = 128256
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)  # token_type
-_SPACE = "▁"
+SPACE = "▁"
+
+
+class TokenType(IntEnum):
+    """Values of tokenizer.ggml.token_type."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
 
 
 class GgufTokenizer(NamedTuple):
@@ -101,17 +112,21 @@ class _Fields:
             token, times = Counter(self.tokens).most_common(1)[0]
             self.refuse("tokens", "every token once", f"{shown(token)!r} {times} times")
         self.types = self.numbers("token_type", "iu").astype(np.int64)
-        for at in np.flatnonzero((self.types < _NORMAL) | (self.types > _BYTE))[:1]:
-            self.refuse("token_type", f"{_NORMAL} to {_BYTE}", f"{self.types[at]} at {at}")
+        for at in np.flatnonzero((self.types < TokenType.NORMAL) | (self.types > TokenType.BYTE))[
+            :1
+        ]:
+            self.refuse(
+                "token_type", f"{TokenType.NORMAL} to {TokenType.BYTE}", f"{self.types[at]} at {at}"
+            )
 
     def refuse(self, key: str, expected: str, got: str, mend: str = "") -> NoReturn:
         mend = mend or "the file is damaged, download it again"
         raise TokenizerError(
-            f"{_PREFIX}{key}: expected {expected}, got {got} in {self._where}: {mend}"
+            f"{PREFIX}{key}: expected {expected}, got {got} in {self._where}: {mend}"
         )
 
     def get(self, key: str) -> Any:
-        return self._metadata.get(_PREFIX + key)
+        return self._metadata.get(PREFIX + key)
 
     def text(self, key: str) -> str:
         value = self.get(key)
@@ -166,24 +181,24 @@ def _byte_level(fields: _Fields) -> tuple[Tokenizer, bool, tuple[str, ...]]:
     if fields.get("pre") is None:
         name = "llama-bpe" if len(vocab) == _LLAMA3_TOKENS else "gpt-2"
         notes = (
-            f"{_PREFIX}pre is missing: text is split as {name!r} does it, judged by the "
+            f"{PREFIX}pre is missing: text is split as {name!r} does it, judged by the "
             f"{len(vocab)} tokens",
         )
     else:
         name = fields.text("pre")
-    if name not in _SPLITS:
-        known = ", ".join(_SPLITS)
+    if name not in SPLITS:
+        known = ", ".join(SPLITS)
         fields.refuse("pre", f"one of {known}", repr(shown(name)), "this split is not known")
-    return byte_level_tokenizer(vocab, merges, _SPLITS[name]), _SPLITS[name].adds_bos, notes
+    return byte_level_tokenizer(vocab, merges, SPLITS[name]), SPLITS[name].adds_bos, notes
 
 
 def _sentence_piece(fields: _Fields) -> Tokenizer:
     scores = fields.numbers("scores", "f")
     if not np.isfinite(scores).all():
         fields.refuse("scores", "finite numbers", "infinity or NaN")
-    ranks = zip(fields.tokens, (-scores).tolist(), fields.types == _NORMAL, strict=True)
+    ranks = zip(fields.tokens, (-scores).tolist(), fields.types == TokenType.NORMAL, strict=True)
     merges = merges_by_rank({token: rank for token, rank, normal in ranks if normal})
-    bytes_ = {fields.tokens[i] for i in np.flatnonzero(fields.types == _BYTE)}
+    bytes_ = {fields.tokens[i] for i in np.flatnonzero(fields.types == TokenType.BYTE)}
     if wrong := bytes_ - {f"<0x{byte:02X}>" for byte in range(256)}:
         fields.refuse("tokens", "bytes as '<0x0A>'", repr(shown(min(wrong))))
     unknown = fields.token_id("unknown_token_id")
@@ -195,10 +210,10 @@ def _sentence_piece(fields: _Fields) -> Tokenizer:
         byte_fallback=bool(bytes_),
     )
     backend = Tokenizer(model)
-    spaces: list[normalizers.Normalizer] = [normalizers.Replace(" ", _SPACE)]
-    back = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    spaces: list[normalizers.Normalizer] = [normalizers.Replace(" ", SPACE)]
+    back = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     if fields.flag("add_space_prefix", True):
-        spaces.insert(0, normalizers.Prepend(_SPACE))
+        spaces.insert(0, normalizers.Prepend(SPACE))
         back.append(decoders.Strip(" ", 1, 0))
     backend.normalizer = normalizers.Sequence(spaces)
     backend.decoder = decoders.Sequence(back)
@@ -208,8 +223,10 @@ def _sentence_piece(fields: _Fields) -> Tokenizer:
 def _add_tokens(backend: Tokenizer, fields: _Fields) -> None:
     """Tokens that are found in text before it is split: control tokens, and the model's own."""
     types, added = fields.types, []
-    for i in np.flatnonzero(np.isin(types, (_UNKNOWN, _CONTROL, _USER_DEFINED))):
-        special = bool(types[i] != _USER_DEFINED)
+    for i in np.flatnonzero(
+        np.isin(types, (TokenType.UNKNOWN, TokenType.CONTROL, TokenType.USER_DEFINED))
+    ):
+        special = bool(types[i] != TokenType.USER_DEFINED)
         added.append(AddedToken(fields.tokens[i], normalized=False, special=special))
     backend.add_tokens(added)
 

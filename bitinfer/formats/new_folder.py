@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bitinfer.errors import PackedFileError
+from bitinfer.errors import BitinferError, PackedFileError
 
 
 @contextmanager
@@ -67,15 +67,18 @@ def check_target(target: Path, replaceable: Collection[str], mark: str) -> None:
         )
 
 
-def check_free_space(target: Path, needed: int) -> None:
+def check_free_space(
+    target: Path, needed: int, error: type[BitinferError] = PackedFileError
+) -> None:
     """Refuse to begin what the disk cannot hold.
 
     Raises:
-        PackedFileError: fewer than ``needed`` bytes are free where ``target`` would be.
+        BitinferError: of class ``error``: fewer than ``needed`` bytes are free where ``target``
+            would be.
     """
     free = shutil.disk_usage(target.resolve().parent).free
     if free < needed:
-        raise PackedFileError(
+        raise error(
             f"{target}: expected {needed / 1e6:.0f} MB free on this disk, got {free / 1e6:.0f} MB:"
             " make room, or choose another place"
         )
