@@ -63,6 +63,7 @@ docs: .venv/.extra-test
 	@$(PY) docs/generate_cli.py
 	@for page in readme_table speed_page scaling_page tiers_page; do $(PY) benchmarks/$$page.py; done
 	@$(PY) benchmarks/ffn_sparsity.py --page
+	@$(PY) benchmarks/export_agreement.py --page
 
 oracle: .venv/.extra-oracle
 	@cd tests/oracle && ../../$(PY) ../../$(BIN)/pytest -q $(ARGS)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 def require_llama() -> None:
@@ -78,6 +79,22 @@ class Llama:
         for _ in range(generated or 1):
             ids = [self._step(ids)]
         return (prompt + generated) / (time.perf_counter() - start)
+
+    def logits(self, ids: list[int]) -> NDArray[np.float32]:
+        """Logits (len(ids), vocabulary) of a text from its start, as many as the context holds."""
+        lib = self._lib
+        lib.llama_memory_clear(lib.llama_get_memory(self._context), True)
+        batch = lib.llama_batch_init(len(ids), 0, 1)
+        batch.n_tokens = len(ids)
+        for at, token_id in enumerate(ids):
+            batch.token[at], batch.pos[at], batch.logits[at] = token_id, at, True
+            batch.n_seq_id[at], batch.seq_id[at][0] = 1, 0
+        failed = lib.llama_decode(self._context, batch)
+        lib.llama_batch_free(batch)
+        if failed:
+            raise SystemExit("llama.cpp: llama_decode failed")
+        values = lib.llama_get_logits(self._context)
+        return np.ctypeslib.as_array(values, (len(ids), self._vocab_size)).copy()
 
     def _step(self, ids: list[int]) -> int:
         """Run ids and return the likeliest next one."""

@@ -44,10 +44,11 @@ ZERO_FRACTION = 0.42  # of bitnet-b1.58-2B-4T
 
 @dataclass(frozen=True)
 class Shape:
-    """The config of a real model, and which sub-norms its family has."""
+    """The config of a real model, and which norms its family has."""
 
     config: dict[str, Any]
     sub_norms: bool
+    qk_norm: bool = False
 
 
 def _shape(hidden: int, inner: int, layers: int, heads: int, kv_heads: int, **rest: Any) -> Shape:
@@ -200,7 +201,12 @@ def write_random_model(
 ) -> None:
     """Write a packed folder of the given shape to ``out``, which must be new or a packed folder."""
     config = ModelConfig.from_dict(shape.config)
-    spec = make_spec(config, attn_sub_norm=shape.sub_norms, ffn_sub_norm=shape.sub_norms)
+    spec = make_spec(
+        config,
+        attn_sub_norm=shape.sub_norms,
+        ffn_sub_norm=shape.sub_norms,
+        qk_norm=shape.qk_norm,
+    )
     weights = RandomWeights(spec, packing, head, seed)
     source = {"name": "random", "revision": None, "sha256": {}}
     header = PackedHeader(packing, head, spec, weights.ternary, source)

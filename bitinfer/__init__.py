@@ -21,6 +21,7 @@ from bitinfer.errors import (
     CheckpointError,
     ConfigError,
     ContextLengthError,
+    ExportError,
     GrammarError,
     HistoryError,
     HubError,
@@ -39,6 +40,7 @@ from bitinfer.runtime import (
 )
 
 if TYPE_CHECKING:
+    from bitinfer.export import Exported, export_gguf
     from bitinfer.generate import Completion, GenerateOptions, TextStream
     from bitinfer.model import Model
     from bitinfer.sampling import SamplingParams, TokenLogprob
@@ -49,6 +51,8 @@ __all__ = [
     "Completion",
     "ConfigError",
     "ContextLengthError",
+    "ExportError",
+    "Exported",
     "GenerateOptions",
     "GrammarError",
     "HistoryError",
@@ -65,6 +69,7 @@ __all__ = [
     "active_isa",
     "available_isas",
     "default_model",
+    "export_gguf",
     "include_dir",
     "library_dir",
     "num_threads",
@@ -73,11 +78,13 @@ __all__ = [
 # Imported only when asked for: they stand on NumPy and the tokenizer, which take their time.
 _LATE = {
     "Completion": "generate",
+    "Exported": "export",
     "GenerateOptions": "generate",
     "Model": "model",
     "SamplingParams": "sampling",
     "TextStream": "generate",
     "TokenLogprob": "sampling",
+    "export_gguf": "export",
 }
 
 

@@ -144,10 +144,22 @@ def test_a_model_made_ternary_comes_with_a_warning(tmp_path) -> None:
     assert done.stderr.startswith("warning: these weights were not trained to be ternary")
 
 
+def test_export_says_what_it_wrote_and_for_whom(tmp_path) -> None:
+    target = tmp_path / "tales.gguf"
+    done = run_inside("export", "tales-6m", target, "--gguf", "i2_s")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert str(target) in done.stdout
+    assert "architecture bitnet-b1.58, read by bitnet.cpp" in done.stdout
+    assert_one_line_error(
+        run_inside("export", "tales-6m", target, "--gguf", "i2_s"), str(target), "--force"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
         (("nope",), "nope"),
+        (("export", "tales-6m", "x.gguf"), "--gguf"),
         (("chat", "--nope"), "--nope"),
         (("generate", "--top-p", 3, "x"), "--top-p"),
         (("generate", "--max-tokens", 0, "x"), "--max-tokens"),

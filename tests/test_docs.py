@@ -71,6 +71,7 @@ def test_cli_page_is_what_help_says():
         ("docs/speed.md", "speed_page"),
         ("docs/scaling.md", "scaling_page"),
         ("docs/kernels-by-tier.md", "tiers_page"),
+        ("docs/export.md", "export_agreement"),
     ],
 )
 def test_figures_are_those_of_the_newest_records(page, script):

@@ -25,7 +25,7 @@ PYTHON_LAYERS = [
     {"hub", "resident"},
     {"loading", "model_folder"},
     {"engine", "sampling", "tokenizer", "chat_template"},
-    {"detokenizer", "grammar", "prefix_cache"},
+    {"detokenizer", "export", "grammar", "prefix_cache"},
     {"speculation"},
     {"generate"},
     {"bench", "model"},
@@ -36,7 +36,7 @@ PYTHON_LAYERS = [
 RANK = {unit: rank for rank, units in enumerate(PYTHON_LAYERS) for unit in units}
 CORE_USERS = {
     *("runtime", "formats.packed", "convert", "resident", "loading", "engine", "__init__"),
-    "sampling.candidates",
+    *("sampling.candidates", "export.weights"),
 }
 
 CPP_LAYERS = ["util", "threads", "pack", "kernels", "dispatch", "ops", "model", "bindings, c_api"]

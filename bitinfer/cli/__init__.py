@@ -26,6 +26,7 @@ _COMMANDS = {
     "chat": "Chat with a model.",
     "generate": "Continue a text.",
     "convert": "Pack a Hugging Face checkpoint for fast loading.",
+    "export": "Write a model as GGUF, for other programs.",
     "pull": "Fetch a model from the Hugging Face hub.",
     "list": "List pulled models.",
     "show": "Show what is known of a model of the hub.",

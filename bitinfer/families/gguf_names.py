@@ -21,6 +21,8 @@ _IN_LAYER = {
     "attn_k": "self_attn.k_proj",
     "attn_v": "self_attn.v_proj",
     "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
     "attn_sub_norm": "self_attn.attn_sub_norm",
     "ffn_gate": "mlp.gate_proj",
     "ffn_up": "mlp.up_proj",
@@ -28,6 +30,8 @@ _IN_LAYER = {
     "ffn_sub_norm": "mlp.ffn_sub_norm",
 }
 _LAYER = re.compile(r"blk\.(0|[1-9]\d{0,4})\.(\w+)\.weight")
+_OUTSIDE_HERE = {name: stored for stored, name in _OUTSIDE.items()}
+_IN_LAYER_HERE = {name: stored for stored, name in _IN_LAYER.items()}
 Array = TypeVar("Array", bound=np.generic)
 
 
@@ -37,6 +41,25 @@ def hugging_face_name(name: str) -> str | None:
     if layer and layer[2] in _IN_LAYER:
         return f"model.layers.{layer[1]}.{_IN_LAYER[layer[2]]}.weight"
     return _OUTSIDE.get(name.removesuffix(".weight")) if name.endswith(".weight") else None
+
+
+def gguf_name(name: str) -> str:
+    """The GGUF name of a tensor that has one; the reverse of ``hugging_face_name``, and of biases.
+
+    Args:
+        name: Its Hugging Face name.
+    """
+    if name in _OUTSIDE_HERE:
+        return f"{_OUTSIDE_HERE[name]}.weight"
+    _, _, layer, rest = name.split(".", 3)
+    module, _, kind = rest.rpartition(".")
+    return f"blk.{layer}.{_IN_LAYER_HERE[module]}.{kind}"
+
+
+def permuted(rows: NDArray[Array], num_heads: int) -> NDArray[Array]:
+    """Rows of q or k as architecture ``llama`` has them, a fresh array; undoes ``unpermuted``."""
+    heads = rows.reshape(num_heads, 2, -1, *rows.shape[1:])
+    return heads.swapaxes(1, 2).reshape(rows.shape)
 
 
 def unpermuted(rows: NDArray[Array], num_heads: int) -> NDArray[Array]:
