@@ -17,6 +17,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer as _Backend
 
 from bitinfer.errors import TokenizerError
+from bitinfer.formats.sentencepiece_file import read_sentence_piece
 from bitinfer.formats.tiktoken_file import is_tiktoken, read_tiktoken
 from bitinfer.json_file import impostor, read_json_object
 
@@ -110,8 +111,9 @@ class Tokenizer:
         """Read the tokenizer of a model folder.
 
         Args:
-            folder: Holds tokenizer.json, or Llama 3's ranks in tokenizer.model;
-                tokenizer_config.json and generation_config.json if any.
+            folder: Holds tokenizer.json, or tokenizer.model: Llama 3's ranks, or Llama 2's
+                SentencePiece model with added_tokens.json if any; tokenizer_config.json and
+                generation_config.json if any.
             vocab_size: Rows of the model's embedding.
             bos_token_id, eos_token_ids: As config.json has them; generation_config.json adds to
                 the latter.
@@ -123,8 +125,10 @@ class Tokenizer:
         """
         path = tokenizer_file(folder) or folder / "tokenizer.json"
         where = f"{path.name} in {folder}"
-        read_json = path.suffix == ".json"
-        backend = _read_backend(path, where) if read_json else read_tiktoken(path)
+        if path.suffix == ".json":
+            backend = _read_backend(path, where)
+        else:
+            backend = (read_tiktoken if is_tiktoken(path) else read_sentence_piece)(path)
         settings, generation = (
             read_json_object(folder / name, TokenizerError) if (folder / name).exists() else {}
             for name in ("tokenizer_config.json", "generation_config.json")
@@ -312,8 +316,8 @@ class Tokenizer:
 
 def tokenizer_file(folder: Path) -> Path | None:
     """The file of a model folder that holds the tokenizer, or None."""
-    file, ranks = folder / "tokenizer.json", folder / "tokenizer.model"
-    return file if file.exists() else ranks if is_tiktoken(ranks) else None
+    files = (folder / "tokenizer.json", folder / "tokenizer.model")
+    return next((file for file in files if file.exists()), None)
 
 
 def _read_backend(path: Path, where: str) -> _Backend:

@@ -69,12 +69,6 @@ def test_tokenizer_json_goes_before_the_ranks(tmp_path: Path) -> None:
     assert Tokenizer.load(tmp_path, vocab_size=4096).vocab_size == 4096
 
 
-def test_sentence_pieces_file_is_no_tokenizer_of_ours(tmp_path: Path) -> None:
-    (tmp_path / "tokenizer.model").write_bytes(b"\n\x0e\n\x05<unk>\x15\0\0\0\0\x18\x02")
-    with pytest.raises(TokenizerError, match=r"tokenizer\.json .*: file not found"):
-        Tokenizer.load(tmp_path, vocab_size=4096)
-
-
 @pytest.mark.parametrize(
     ("data", "message"),
     [

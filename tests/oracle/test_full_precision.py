@@ -54,7 +54,7 @@ def test_1bitllm_is_what_its_formulas_say(name, dtype, tmp_path):
     assert_like_the_oracle(folders, model_of, range(3))
 
 
-@pytest.mark.parametrize("name", ["llama"])
+@pytest.mark.parametrize("name", FAMILIES)
 def test_a_model_made_ternary_is_transformers_model_of_these_weights(name, tmp_path):
     config = {**DENSE, **SMALL, **FAMILIES[name], "hidden_size": 96, "intermediate_size": 160}
 
