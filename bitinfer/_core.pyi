@@ -166,6 +166,12 @@ class Decoder:
         top_k: int = 0,
         vocab_size: int = 0,
     ) -> NDArray[np.float32]: ...
+    def hidden(
+        self,
+        token_ids: Sequence[NDArray[np.int32]],
+        caches: Sequence[KvCache],
+        rows: str | Sequence[str] = "all",
+    ) -> NDArray[np.float32]: ...
     def decode(
         self,
         token_id: int,

@@ -277,13 +277,42 @@ class Engine:
             PromptError: no ids, or one outside the vocabulary.
             ContextLengthError: more ids than ``context_length``.
         """
+        ids = self._check_length(token_ids)
+        return self._decoder.forward([ids], [self.new_cache(len(ids))], "all")
+
+    def hidden(
+        self,
+        token_ids: Sequence[Sequence[int] | NDArray[np.integer[Any]]],
+        *,
+        rows: Rows = "all",
+    ) -> NDArray[np.float32]:
+        """Hidden states of texts, after the final norm: what the head multiplies; keeps no state.
+
+        Args:
+            token_ids: The ids of each text, at least one. A text has the same states alone and
+                beside others.
+            rows: ``all``: a row a token; ``last``: of each text's last token.
+
+        Returns:
+            float32 ``(rows, hidden_size)``, rows in the order of the ids, a fresh array.
+
+        Raises:
+            PromptError: no ids, or one outside the vocabulary.
+            ContextLengthError: a text has more ids than ``context_length``.
+        """
+        batch = [self._check_length(ids) for ids in token_ids]
+        return self._decoder.hidden(batch, [self.new_cache(len(ids)) for ids in batch], rows)
+
+    def _check_length(
+        self, token_ids: Sequence[int] | NDArray[np.integer[Any]]
+    ) -> NDArray[np.int32]:
         ids = self.check_ids(token_ids)
         if len(ids) > self.context_length:
             raise ContextLengthError(
                 f"token_ids: expected at most {self.context_length} tokens, the context, got"
                 f" {len(ids)}: shorten the prompt"
             )
-        return self._decoder.forward([ids], [self.new_cache(len(ids))], "all")
+        return ids
 
     def check_ids(self, token_ids: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.int32]:
         """Token ids as int32 ``(T,)``.

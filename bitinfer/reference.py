@@ -377,8 +377,7 @@ class ReferenceDecoder:
         return x + self.norm(mlp, f"{at}.post_feedforward_layernorm.weight")
 
     def head(self, x: F32) -> F32:
-        """Logits (T, vocab) of the residual stream x (T, hidden) after the last layer."""
-        x = self.norm(x, "model.norm.weight")
+        """Logits (T, vocab) of hidden states x (T, hidden)."""
         if self.spec["head"] == "int8":
             raw, _, shape = self.weights["lm_head.weight"]
             codes, act_scale = quantize(x, 16383, -16383)
@@ -389,9 +388,13 @@ class ReferenceDecoder:
         rows = to_f32(self.weights[tied])
         return np.stack([sum16(rows * hidden) for hidden in x])
 
-    def logits(self, token_ids: NDArray[np.int32]) -> F32:
-        """Logits (T, vocab) of tokens at positions 0..T-1."""
+    def hidden(self, token_ids: NDArray[np.int32]) -> F32:
+        """Final-normed hidden states (T, hidden) of tokens at positions 0..T-1."""
         x = self.embed(np.asarray(token_ids))
         for i in range(self.spec["num_hidden_layers"]):
             x = self.layer(x, i)
-        return self.head(x)
+        return self.norm(x, "model.norm.weight")
+
+    def logits(self, token_ids: NDArray[np.int32]) -> F32:
+        """Logits (T, vocab) of tokens at positions 0..T-1."""
+        return self.head(self.hidden(token_ids))

@@ -106,6 +106,9 @@ int64_t num_rows(const Sequence& s) {
   return s.rows == LogitsRows::kAll ? s.num_tokens : s.rows == LogitsRows::kLast ? 1 : 0;
 }
 
+// The rows of every sequence, or of each: "none", "last", "all".
+using RowsOf = std::variant<std::string, std::vector<std::string>>;
+
 // A decoder with the Python objects whose bytes it reads.
 class PyDecoder {
  public:
@@ -117,11 +120,19 @@ class PyDecoder {
   Decoder& decoder() { return decoder_; }
 
   F32 forward(const std::vector<I32>& token_ids, const std::vector<py::object>& caches,
-              const std::variant<std::string, std::vector<std::string>>& logits,
-              const std::optional<F32>& out, int64_t top_k, int64_t vocab_size);
+              const RowsOf& rows, const std::optional<F32>& out, int64_t top_k,
+              int64_t vocab_size) {
+    return run(token_ids, caches, rows, out, {top_k, vocab_size}, RowKind::kLogits);
+  }
+  F32 hidden(const std::vector<I32>& token_ids, const std::vector<py::object>& caches,
+             const RowsOf& rows) {
+    return run(token_ids, caches, rows, std::nullopt, {}, RowKind::kHidden);
+  }
   void decode(int32_t token_id, KvCache& cache, F32& out, int64_t top_k, int64_t vocab_size);
 
  private:
+  F32 run(const std::vector<I32>& token_ids, const std::vector<py::object>& caches,
+          const RowsOf& rows_of, const std::optional<F32>& out, const TopTokens& top, RowKind kind);
   TensorMap tensors(const py::dict& weights) {
     TensorMap map;
     for (const auto& item : weights) {
@@ -144,13 +155,13 @@ class PyDecoder {
 
 // The vectors hold references: another thread may empty the caller's lists while the GIL is
 // released.
-F32 PyDecoder::forward(const std::vector<I32>& token_ids, const std::vector<py::object>& caches,
-                       const std::variant<std::string, std::vector<std::string>>& logits,
-                       const std::optional<F32>& out, int64_t top_k, int64_t vocab_size) {
+F32 PyDecoder::run(const std::vector<I32>& token_ids, const std::vector<py::object>& caches,
+                   const RowsOf& rows_of, const std::optional<F32>& out, const TopTokens& top,
+                   RowKind kind) {
   BITINFER_CHECK(token_ids.size() == caches.size(), "caches: expected one for each of the "
                                                         << token_ids.size() << " sequences, got "
                                                         << caches.size());
-  const auto* each = std::get_if<std::vector<std::string>>(&logits);
+  const auto* each = std::get_if<std::vector<std::string>>(&rows_of);
   BITINFER_CHECK(!each || each->size() == caches.size(), "logits: expected one for each of the "
                                                              << caches.size() << " sequences, got "
                                                              << each->size());
@@ -162,17 +173,17 @@ F32 PyDecoder::forward(const std::vector<I32>& token_ids, const std::vector<py::
     BITINFER_CHECK(py::isinstance<KvCache>(caches[i]),
                    "caches: expected KvCache, got " << py::repr(caches[i]).cast<std::string>());
     batch.push_back({token_ids[i].data(), token_ids[i].size(), caches[i].cast<KvCache*>(),
-                     logits_rows(each ? (*each)[i] : std::get<std::string>(logits))});
+                     logits_rows(each ? (*each)[i] : std::get<std::string>(rows_of))});
     rows += num_rows(batch.back());
   }
-  const int64_t vocab = decoder_.spec().vocab_size;
-  F32 result = out ? *out : F32({rows, vocab});
-  BITINFER_CHECK(result.ndim() == 2 && result.shape(0) == rows && result.shape(1) == vocab,
-                 "out: expected float32 (" << rows << ", " << vocab << ")");
+  const int64_t width = decoder_.row_elements(kind);
+  F32 result = out ? *out : F32({rows, width});
+  BITINFER_CHECK(result.ndim() == 2 && result.shape(0) == rows && result.shape(1) == width,
+                 "out: expected float32 (" << rows << ", " << width << ")");
   float* to = result.mutable_data();
   {
     py::gil_scoped_release release;
-    decoder_.forward(batch, to, {top_k, vocab_size});
+    decoder_.forward(batch, to, top, kind);
   }
   return result;
 }
@@ -214,6 +225,10 @@ void register_model(py::module_& m) {
            "sequence. With top_k, ids that are surely not among the top_k "
            "largest of ids below vocab_size (0: all) may get -inf. On error the caches are as "
            "before.")
+      .def("hidden", &PyDecoder::hidden, py::arg("token_ids"), py::arg("caches"),
+           py::arg("rows") = "all",
+           "forward that returns, in place of logits, the normed hidden states that the head would "
+           "multiply: float32 (rows, hidden_size).")
       .def("decode", &PyDecoder::decode, py::arg("token_id"), py::arg("cache"),
            py::arg("out").noconvert(), py::arg("top_k") = 0, py::arg("vocab_size") = 0,
            "forward of one token of one sequence, logits to out (vocab_size), without lists.")

@@ -194,7 +194,8 @@ void Decoder::check_top(const TopTokens& top) const {
       "vocab_size: expected 0 (all) to " << spec_.vocab_size << ", got " << top.vocab_size);
 }
 
-void Decoder::forward(const std::vector<Sequence>& batch, float* logits, const TopTokens& top) {
+void Decoder::forward(const std::vector<Sequence>& batch, float* out, const TopTokens& top,
+                      RowKind kind) {
   std::lock_guard<ForkSafeMutex> lock(mutex_);
   const CacheLock caches(batch);
   check_batch(batch);
@@ -204,17 +205,17 @@ void Decoder::forward(const std::vector<Sequence>& batch, float* logits, const T
   const KernelTable& kernels =
       active_table();  // asked once: another thread may switch rows at any time
   const GemvFamily family = gemv_family();
-  state_->begin(kernels, gemv_of(kernels, weights_.packing, family), top);
+  state_->begin(kernels, gemv_of(kernels, weights_.packing, family), top, kind);
   bool any_logits = false;
   for (std::size_t i = 0; i < batch.size(); ++i) {
     const Sequence& s = batch[i];
-    any_logits |= s.rows != LogitsRows::kNone;
+    any_logits |= kind == RowKind::kLogits && s.rows != LogitsRows::kNone;
     for (int64_t t = 0; t < s.num_tokens; ++t) {
       const bool wanted =
           s.rows == LogitsRows::kAll || (s.rows == LogitsRows::kLast && t + 1 == s.num_tokens);
       state_->add_token(s.token_ids[t], *s.cache, s.cache->length() + t, wanted);
       const bool last = i + 1 == batch.size() && t + 1 == s.num_tokens;
-      if (state_->size() == prefill_chunk_ || last) logits = state_->run(weights_, logits);
+      if (state_->size() == prefill_chunk_ || last) out = state_->run(weights_, out);
     }
   }
   for (const Sequence& s : batch) s.cache->set_length(s.cache->length() + s.num_tokens);

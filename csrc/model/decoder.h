@@ -18,6 +18,7 @@
 namespace bitinfer {
 
 enum class LogitsRows { kNone, kLast, kAll };  // of each sequence
+enum class RowKind { kLogits, kHidden };  // hidden: the normed state that the head would multiply
 
 struct Sequence {
   const int32_t* token_ids;
@@ -32,11 +33,15 @@ class Decoder {
   Decoder(const DecoderSpec& spec, const TensorMap& tensors, int num_threads);
   ~Decoder();
 
-  // logits: (rows, vocab_size), the rows of each sequence (none, its last token's or all) in turn,
-  // `top` as in head_logits. Any order of calls, batch or chunking gives the same bits for the same
-  // tokens. Throws std::invalid_argument before anything has changed, also when a pool has too few
-  // blocks; safe for many threads.
-  void forward(const std::vector<Sequence>& batch, float* logits, const TopTokens& top = {});
+  // out: (rows, vocab_size) of logits or (rows, hidden_size), the rows of each sequence (none, its
+  // last token's or all) in turn, `top` as in head_logits. Any order of calls, batch or chunking
+  // gives the same bits for the same tokens. Throws std::invalid_argument before anything has
+  // changed, also when a pool has too few blocks; safe for many threads.
+  void forward(const std::vector<Sequence>& batch, float* out, const TopTokens& top = {},
+               RowKind kind = RowKind::kLogits);
+  int64_t row_elements(RowKind kind) const {
+    return kind == RowKind::kHidden ? spec_.hidden_size : spec_.vocab_size;
+  }
 
   std::unique_ptr<KvCache> new_cache(int64_t capacity, KvType type) const;
   // Memory for caches that share beginnings, of `num_blocks` blocks and no more.

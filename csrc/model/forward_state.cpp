@@ -79,27 +79,28 @@ Decoder::State::State(const DecoderSpec& spec, Packing packing, int num_threads,
   token_ids_.resize(count);
   tokens_.resize(count);
   runs_.resize(count);
-  wants_logits_.resize(count);
+  wants_row_.resize(count);
 }
 
-void Decoder::State::begin(const KernelTable& kernels, const GemvChoice& gemv,
-                           const TopTokens& top) {
+void Decoder::State::begin(const KernelTable& kernels, const GemvChoice& gemv, const TopTokens& top,
+                           RowKind kind) {
   ctx_.kernels = &kernels;
   ctx_.gemv = gemv;
   top_ = top;
+  kind_ = kind;
   if (plane_scratch_) plane_scratch_->candidates = plane_scratch_->bytes_read = 0;
   m_ = 0;
 }
 
 void Decoder::State::add_token(int32_t token_id, const KvCache& cache, int64_t pos,
-                               bool wants_logits) {
+                               bool wants_row) {
   const auto i = static_cast<std::size_t>(m_++);
   token_ids_[i] = token_id;
   tokens_[i] = {&cache.layout(), cache.blocks(), pos};
-  wants_logits_[i] = wants_logits;
+  wants_row_[i] = wants_row;
 }
 
-float* Decoder::State::run(const DecoderWeights& weights, float* logits) {
+float* Decoder::State::run(const DecoderWeights& weights, float* out) {
   num_runs_ = find_runs(shape_, tokens_.data(), m_, runs_.data());
   embed_tokens(weights);
   for (int64_t i = 0; i < spec_.num_hidden_layers; ++i) {
@@ -107,9 +108,9 @@ float* Decoder::State::run(const DecoderWeights& weights, float* logits) {
     attention_step(layer, i);
     mlp_step(layer, i);
   }
-  logits = head_step(weights, logits);
+  out = head_step(weights, out);
   m_ = 0;
-  return logits;
+  return out;
 }
 
 void Decoder::State::embed_tokens(const DecoderWeights& weights) {
@@ -242,19 +243,20 @@ void Decoder::State::mlp_step(const LayerWeights& layer, int64_t index) {
   }
 }
 
-float* Decoder::State::head_step(const DecoderWeights& weights, float* logits) {
+float* Decoder::State::head_step(const DecoderWeights& weights, float* out) {
   const int64_t h = spec_.hidden_size;
   int64_t rows = 0;
-  float* normed = attn_.data();  // free by now
+  float* normed = kind_ == RowKind::kHidden ? out : attn_.data();  // free by now
   for (int64_t t = 0; t < m_; ++t) {
-    if (!wants_logits_[static_cast<std::size_t>(t)]) continue;
+    if (!wants_row_[static_cast<std::size_t>(t)]) continue;
     ctx_.kernels->f32.rms_norm(x_.data() + t * h, weights.norm, h, spec_.rms_norm_eps,
                                normed + rows++ * h);
   }
-  if (rows == 0) return logits;
+  if (rows == 0) return out;
+  if (kind_ == RowKind::kHidden) return out + rows * h;
   const HeadScratch scratch{codes_.data(), sums_.data(), scales_.data(), plane_scratch_.get()};
-  head_logits(ctx_, weights.head, scratch, normed, h, rows, top_, logits);
-  return logits + rows * spec_.vocab_size;
+  head_logits(ctx_, weights.head, scratch, normed, h, rows, top_, out);
+  return out + rows * spec_.vocab_size;
 }
 
 }  // namespace bitinfer

@@ -17,14 +17,15 @@ struct Decoder::State {
         SparseFfn* sparse);
 
   // A forward call starts: kernels may have been switched since the last one.
-  void begin(const KernelTable& kernels, const GemvChoice& gemv, const TopTokens& top);
-  void add_token(int32_t token_id, const KvCache& cache, int64_t pos, bool wants_logits);
+  void begin(const KernelTable& kernels, const GemvChoice& gemv, const TopTokens& top,
+             RowKind kind);
+  void add_token(int32_t token_id, const KvCache& cache, int64_t pos, bool wants_row);
   int64_t size() const { return m_; }
   // Null where the head is not in two planes. Counts from `begin` on.
   const PlaneScratch* plane_scratch() const { return plane_scratch_.get(); }
-  // Runs the tokens added since the last run and writes a row of logits for each that wants one;
-  // returns the end of the rows written.
-  float* run(const DecoderWeights& weights, float* logits);
+  // Runs the tokens added since the last run and writes a row for each that wants one; returns the
+  // end of the rows written.
+  float* run(const DecoderWeights& weights, float* out);
 
  private:
   // RoPE of each token: (M, head_dim / 2) each.
@@ -35,7 +36,7 @@ struct Decoder::State {
   void embed_tokens(const DecoderWeights& weights);
   void attention_step(const LayerWeights& layer, int64_t index);
   void mlp_step(const LayerWeights& layer, int64_t index);
-  float* head_step(const DecoderWeights& weights, float* logits);
+  float* head_step(const DecoderWeights& weights, float* out);
   Norm rms(const float* weight) const;
   const QuantizedRows& quantize(const float* x, int64_t k, const Norm& norm);
   void project(const float* x, int64_t k, const float* norm, const LinearOutput* outputs,
@@ -49,12 +50,13 @@ struct Decoder::State {
   std::vector<ThreadScratch> scratch_;
   OpContext ctx_;
   TopTokens top_;
+  RowKind kind_ = RowKind::kLogits;
 
   int64_t m_ = 0, num_runs_ = 0;
   std::vector<int32_t> token_ids_;     // (M)
   std::vector<TokenPosition> tokens_;  // (M)
   std::vector<TokenRun> runs_;         // (M)
-  std::vector<bool> wants_logits_;     // (M)
+  std::vector<bool> wants_row_;        // (M)
   AlignedBuffer<float> angles_;        // (M, head_dim / 2)
   Turns turns_, local_turns_;
   AlignedBuffer<float> x_;          // (M, hidden)

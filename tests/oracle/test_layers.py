@@ -105,5 +105,5 @@ def test_gated_activation_is_that_of_transformers(case):
 
 
 def test_head_is_that_of_transformers(case):
-    last, _ = case.seen["model.norm"]
+    _, last = case.seen["model.norm"]
     assert_close_rows(case.decoder.head(last), case.seen["lm_head"][1], "lm_head")
