@@ -28,7 +28,9 @@ void register_kv_cache(py::module_& m) {
       .def("copy", &KvCache::copy,
            "A cache of its own with equal content, in the same memory until one is appended to.")
       .def("block", &KvCache::block, py::arg("index"),
-           "A handle of the block of positions 64 · index and following.");
+           "A handle of the block of positions 64 · index and following.")
+      .def("new_blocks", &KvCache::new_blocks, py::arg("count"),
+           "Blocks that it would take for `count` positions more.");
 
   py::class_<KvPool, std::shared_ptr<KvPool>>(
       m, "KvPool", "Memory of a fixed size for the caches of many sequences.")

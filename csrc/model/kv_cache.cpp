@@ -85,6 +85,14 @@ std::unique_ptr<HeldBlock> KvCache::block(int64_t index) const {
   return std::make_unique<HeldBlock>(pool_, blocks_[static_cast<std::size_t>(index)]);
 }
 
+int64_t KvCache::new_blocks(int64_t count) const {
+  const Hold hold(*this);
+  BITINFER_CHECK(count >= 0 && count <= capacity_ - length(),
+                 "count: expected 0 to " << capacity_ - length() << " positions, got " << count);
+  const bool copies = count > 0 && length() % kKvBlock && pool_->shared(blocks_.back());
+  return blocks_for(length() + count) - blocks_for(length()) + copies;
+}
+
 void KvCache::append(int32_t block) {
   blocks_.push_back(block);
   addresses_.push_back(pool_->address(block));

@@ -37,6 +37,9 @@ class KvCache {
   // A handle of the block with positions [index · kKvBlock, ...) that are stored.
   std::unique_ptr<HeldBlock> block(int64_t index) const;
 
+  // Blocks that `reserve` would take for `count` positions more.
+  int64_t new_blocks(int64_t count) const;
+
   // ---- for the decoder ----
   uint8_t* const* blocks() const { return addresses_.data(); }
   // Takes the blocks for `count` positions more, none of which others hold. Throws

@@ -1,0 +1,128 @@
+"""``PrefixTree``: which blocks of the KV cache hold which beginnings of texts; pure state.
+
+A node is a block: up to ``KV_BLOCK`` token ids that follow those of its parent. A text finds the
+blocks of its longest known beginning, the last of them perhaps in part: whoever appends to a block
+that the tree holds too works on a copy. What was not used for longest goes first.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from bitinfer.engine import KV_BLOCK
+from bitinfer.prefix_cache import common_prefix
+
+
+class Block(Protocol):
+    """A handle that keeps a block."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether something else keeps it too."""
+
+
+class _Node:
+    """A block behind its parent's; only one with ``KV_BLOCK`` ids has children."""
+
+    __slots__ = ("block", "children", "parent", "token_ids")
+
+    def __init__(self, token_ids: tuple[int, ...], block: Block, parent: _Node | None) -> None:
+        self.token_ids = token_ids
+        self.block = block
+        self.parent = parent
+        self.children: list[_Node] = []  # in order of their ids
+
+
+class PrefixTree:
+    """Keeps blocks by the token ids whose keys and values they hold."""
+
+    def __init__(self) -> None:
+        self._top: list[_Node] = []
+        # Least recently used first. A node is used with all its children, and comes after them.
+        self._order: OrderedDict[_Node, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Blocks that it keeps."""
+        return len(self._order)
+
+    def match(self, token_ids: Sequence[int]) -> tuple[list[Block], int]:
+        """Blocks of the longest known beginning of ``token_ids``, and its length."""
+        path: list[_Node] = []
+        length, children = 0, self._top
+        while length < len(token_ids):
+            ids = tuple(token_ids[length : length + KV_BLOCK])
+            node, same = _closest(children, ids)
+            if node is None:
+                break
+            path.append(node)
+            length += same
+            if same < KV_BLOCK:
+                break
+            children = node.children
+        self._use(path)
+        return [node.block for node in path], length
+
+    def insert(self, token_ids: Sequence[int], block: Callable[[int], Block]) -> None:
+        """Keep the blocks of ``token_ids`` that are not known yet; ``block(i)`` gives the i-th."""
+        path: list[_Node] = []
+        children = self._top
+        for start in range(0, len(token_ids), KV_BLOCK):
+            ids = tuple(token_ids[start : start + KV_BLOCK])
+            node, same = _closest(children, ids)
+            if node is None or same < len(ids):
+                if node is not None and same == len(node.token_ids):
+                    self._remove(node)  # its ids are the beginning of the new ones
+                node = _Node(ids, block(start // KV_BLOCK), path[-1] if path else None)
+                children.insert(_place(children, ids), node)
+            path.append(node)
+            children = node.children
+        self._use(path)
+
+    def evict(self, count: int) -> int:
+        """Let go of up to ``count`` blocks that nothing else keeps; returns how many it were.
+
+        What is behind one of them, in use by a text with a copy of it, is forgotten as well.
+        """
+        for done in range(count):
+            node = next((n for n in self._order if not n.block.shared), None)
+            if node is None:
+                return done
+            self._remove(node)
+        return count
+
+    def evictable(self) -> int:
+        """Blocks that nothing else keeps."""
+        return sum(not node.block.shared for node in self._order)
+
+    def _remove(self, node: _Node) -> None:
+        """Forget ``node`` and all behind it."""
+        siblings = self._top if node.parent is None else node.parent.children
+        del siblings[_place(siblings, node.token_ids)]
+        gone = [node]
+        for one in gone:
+            gone += one.children
+            del self._order[one]
+
+    def _use(self, path: Sequence[_Node]) -> None:
+        for node in reversed(path):
+            self._order[node] = None
+            self._order.move_to_end(node)
+
+
+def _place(nodes: Sequence[_Node], token_ids: tuple[int, ...]) -> int:
+    return bisect_left(nodes, token_ids, key=lambda node: node.token_ids)
+
+
+def _closest(nodes: Sequence[_Node], token_ids: tuple[int, ...]) -> tuple[_Node | None, int]:
+    """The node that has most leading ids in common, at least one, and how many.
+
+    In order of their ids, it is a neighbour of where ``token_ids`` would stand.
+    """
+    at = _place(nodes, token_ids)
+    near = nodes[max(at - 1, 0) : at + 1]
+    counts = [common_prefix(node.token_ids, token_ids) for node in near]
+    most = max(counts, default=0)
+    return (near[counts.index(most)], most) if most else (None, 0)
