@@ -21,7 +21,7 @@ class Text(Task):
 
 
 def next_id(token_ids: list[int]) -> int:
-    return zlib.crc32(repr(token_ids).encode()) % 50
+    return zlib.crc32(bytes(token_ids)) % 50
 
 
 def alone(prompt: list[int], end: int) -> list[int]:
@@ -90,7 +90,7 @@ def random_prompt(rng: random.Random, beginnings: list[list[int]]) -> list[int]:
     return ids
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(25))
 def test_no_schedule_changes_a_text_or_comes_to_a_halt(seed) -> None:
     rng = random.Random(seed)
     slots = rng.randrange(1, 7)

@@ -64,11 +64,13 @@ class _EndlessReply:
 
     finish_reason = None
 
-    def add(self, token_id: int) -> None:
+    def add(self, token_id: int) -> str:
         """Take a token."""
+        return ""
 
-    def end(self, reason: str) -> None:
+    def end(self, reason: str) -> str:
         """Not heard: the cache has room for all that is measured."""
+        return ""
 
 
 def fill(engine: Engine, cache: KvCache, depth: int) -> None:

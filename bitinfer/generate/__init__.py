@@ -10,7 +10,13 @@ from bitinfer.generate.options import (
 )
 from bitinfer.generate.reply import Completion, FinishReason, Reply, Usage
 from bitinfer.generate.setup import Setup
-from bitinfer.generate.steps import check_prompt, generate_many, generate_step
+from bitinfer.generate.steps import (
+    check_prompt,
+    generate_many,
+    generate_step,
+    most_candidates,
+    take_token,
+)
 from bitinfer.generate.stopping import StopRules, StopStrings
 from bitinfer.generate.stream import TextStream
 
@@ -32,4 +38,6 @@ __all__ = [
     "checked_speculate",
     "generate_many",
     "generate_step",
+    "most_candidates",
+    "take_token",
 ]

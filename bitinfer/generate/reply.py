@@ -65,6 +65,7 @@ class Reply:
     Attributes:
         finish_reason: Why it ended; None while it has not.
         max_tokens: Where it is cut.
+        cached_tokens: How much of the prompt a cache already held.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class Reply:
             tokenizer: Makes text of the ids.
             prompt_ids: The whole prompt; its end is the context of the first piece.
             rules: When to end.
-            cached_tokens: For `Usage`.
+            cached_tokens: For `Usage`; may be set later.
             logprobs: The sampler's list, which grows with the reply.
             speculator: For `Usage`.
         """
@@ -93,7 +94,7 @@ class Reply:
         self._stop_strings = StopStrings(rules.stops)
         self._rules = rules
         self._prompt_tokens = len(prompt_ids)
-        self._cached_tokens = cached_tokens
+        self.cached_tokens = cached_tokens
         self._logprobs = logprobs
         self._speculator = speculator
         self._ids: list[int] = []
@@ -140,7 +141,7 @@ class Reply:
             finish_reason=self.finish_reason or "length",
             usage=Usage(
                 prompt_tokens=self._prompt_tokens,
-                cached_tokens=self._cached_tokens,
+                cached_tokens=self.cached_tokens,
                 completion_tokens=len(self._ids),
                 prefill_s=self._first_s - self._started_s,
                 decode_s=self._last_s - self._first_s,

@@ -26,11 +26,11 @@ class Growing(Protocol):
     def finish_reason(self) -> FinishReason | None:
         """Why it has ended; None while it has not."""
 
-    def add(self, token_id: int) -> object:
-        """Take a token."""
+    def add(self, token_id: int) -> str:
+        """Take a token; returns the text that became certain."""
 
-    def end(self, reason: Literal["length"]) -> object:
-        """End it: its cache is full."""
+    def end(self, reason: Literal["length"]) -> str:
+        """End it: its cache is full. Returns the text that waited."""
 
 
 def generate_step(
@@ -78,7 +78,7 @@ def _one_by_one(
     pending = _prefill(engine, token_ids, cache, cancelled)
     if cancelled():
         return
-    top_k = _most_candidates([choose])
+    top_k = most_candidates([choose])
     row = engine.forward([pending], [cache], top_k=top_k, vocab_size=vocab_size)[0]
     logits = row[:vocab_size] if vocab_size else row
     for _ in range(cache.capacity - cache.length):
@@ -101,7 +101,7 @@ def _with_drafts(
 ) -> Iterator[int]:
     """`generate_step` with drafts."""
     pending = _prefill(engine, token_ids, cache, cancelled)
-    top_k = _most_candidates([choose])
+    top_k = most_candidates([choose])
     kept = cache.length
     chosen: list[int] = []  # by the last run
     draft: Sequence[int] = ()
@@ -164,7 +164,7 @@ def generate_many(
         How many replies are still growing, once a step.
     """
     pending = _prefill(engine, token_ids, cache, lambda: False)
-    top_k = _most_candidates(chooses)
+    top_k = most_candidates(chooses)
     row = engine.forward([pending], [cache], top_k=top_k, vocab_size=vocab_size)
     rows = np.repeat(row, len(replies), axis=0)
     caches = [cache, *(cache.copy() for _ in replies[1:])]
@@ -172,16 +172,31 @@ def generate_many(
     while active:
         tokens: dict[int, int] = {}
         for i, logits in zip(active, rows, strict=True):
-            tokens[i] = chooses[i](logits[:vocab_size] if vocab_size else logits)
-            replies[i].add(tokens[i])
-            if replies[i].finish_reason is None and caches[i].length >= caches[i].capacity:
-                replies[i].end("length")
+            tokens[i], _ = take_token(logits, chooses[i], replies[i], caches[i], vocab_size)
         active = [i for i in active if replies[i].finish_reason is None]
         yield len(active)
         if active:
             ids = [np.array([tokens[i]], np.int32) for i in active]
             running = [caches[i] for i in active]
             rows = engine.forward(ids, running, top_k=top_k, vocab_size=vocab_size)
+
+
+def take_token(
+    logits: NDArray[np.float32],
+    choose: ChooseToken,
+    reply: Growing,
+    cache: KvCache,
+    vocab_size: int = 0,
+) -> tuple[int, str]:
+    """Let one of several replies grow by the token that ``choose`` takes; returns it and new text.
+
+    The reply ends if its cache is full, since the token could not be run.
+    """
+    token_id = choose(logits[:vocab_size] if vocab_size else logits)
+    text = reply.add(token_id)
+    if reply.finish_reason is None and cache.length >= cache.capacity:
+        text += reply.end("length")
+    return token_id, text
 
 
 def _prefill(
@@ -196,10 +211,10 @@ def _prefill(
     return pending
 
 
-def _most_candidates(chooses: Sequence[ChooseToken]) -> int:
+def most_candidates(chooses: Sequence[ChooseToken]) -> int:
     """How many of the largest logits decide; 0: all may, which a plain function does not tell."""
     counts = [getattr(choose, "most_candidates", 0) for choose in chooses]
-    return max(counts) if all(counts) else 0
+    return max(counts, default=0) if all(counts) else 0
 
 
 def check_prompt(engine: Engine, token_ids: Sequence[int]) -> None:

@@ -59,6 +59,9 @@ class Counts:
         cache_tokens: Positions that the KV caches can hold in all.
         cache_tokens_used: How many of them are held, kept prefixes included.
         cache_bytes: Memory of the KV caches.
+        run_tokens: Ids that went through the model since the start.
+        cached_tokens: Ids of prompts that were in memory already.
+        preempted: How often a job had to wait again, because memory ran out.
     """
 
     waiting: int
@@ -67,6 +70,9 @@ class Counts:
     cache_tokens: int = 0
     cache_tokens_used: int = 0
     cache_bytes: int = 0
+    run_tokens: int = 0
+    cached_tokens: int = 0
+    preempted: int = 0
 
 
 class Stream(AsyncIterator[Delta]):

@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from bitinfer.engine import KV_BLOCK
 from bitinfer.serve.fair_queue import FairQueue
-from bitinfer.serve.prefix_tree import Block, PrefixTree
+from bitinfer.serve.prefix_tree import PrefixTree
 
 
 class Cache(Protocol):
@@ -29,7 +29,7 @@ class Cache(Protocol):
     def length(self) -> int:
         """Positions stored."""
 
-    def block(self, index: int) -> Block:
+    def block(self, index: int) -> Any:
         """A handle of the block of positions ``KV_BLOCK`` · index and following."""
 
     def new_blocks(self, count: int) -> int:
@@ -47,7 +47,7 @@ class Pool(Protocol):
     def used_blocks(self) -> int:
         """Those that a cache or a handle keeps."""
 
-    def new_cache(self, capacity: int, blocks: Sequence[Block], length: int) -> Cache:
+    def new_cache(self, capacity: int, blocks: Sequence[Any], length: int) -> Cache:
         """A cache that begins with ``length`` positions in ``blocks``."""
 
 
@@ -76,6 +76,9 @@ class Task:
         return len(self.token_ids) - (self.cache.length if self.cache else 0)
 
 
+T = TypeVar("T", bound=Task)
+
+
 @dataclass
 class Totals:
     """What was done so far.
@@ -91,7 +94,7 @@ class Totals:
     preempted: int = 0
 
 
-class Scheduler:
+class Scheduler(Generic[T]):
     """Plans steps for tasks; not for several threads at once.
 
     Attributes:
@@ -130,9 +133,9 @@ class Scheduler:
         self._step_tokens = step_tokens
         self._queue_limit = queue_limit
         self._tree = PrefixTree()
-        self._queue: FairQueue[Task] = FairQueue()
-        self._running: list[Task] = []  # oldest first
-        self._planned: dict[Task, int] = {}
+        self._queue: FairQueue[T] = FairQueue()
+        self._running: list[T] = []  # oldest first
+        self._planned: dict[T, int] = {}
         self._numbers = count()
 
     @property
@@ -150,13 +153,13 @@ class Scheduler:
         """Whether no task may be submitted."""
         return self.waiting >= self._queue_limit
 
-    def submit(self, task: Task) -> None:
+    def submit(self, task: T) -> None:
         """Queue a task of at most ``context_length`` ids; the queue must not be full."""
         assert not self.full
         task.number = next(self._numbers)
         self._queue.enter(task)
 
-    def end(self, task: Task) -> None:
+    def end(self, task: T) -> None:
         """The task is over or given up, wherever it is; what its cache holds may serve others."""
         if task.cache is None:
             self._queue.take(task)
@@ -164,7 +167,7 @@ class Scheduler:
             self._stop(task)
         self._queue.leave(task)
 
-    def plan(self) -> list[tuple[Task, int]]:
+    def plan(self) -> list[tuple[T, int]]:
         """The next step: tasks, and how many of the missing ids of each are to be run.
 
         There is memory for them. Empty only if there are no tasks. Before the next call each
@@ -173,7 +176,7 @@ class Scheduler:
         for task, number in self._planned.items():
             if number > 1 and task.cache is not None:  # so that others find the prompt already
                 self._keep(task, task.cache.length // KV_BLOCK * KV_BLOCK)
-        plan: dict[Task, int] = {}
+        plan: dict[T, int] = {}
         while not plan and (self._running or self.waiting):
             plan = self._shared_budget()
             self._start_waiting(plan)
@@ -186,7 +189,7 @@ class Scheduler:
         self._planned = plan
         return list(plan.items())
 
-    def _shared_budget(self) -> dict[Task, int]:
+    def _shared_budget(self) -> dict[T, int]:
         """A token for each that decodes, the rest for prompts, one after the other."""
         plan = {task: 1 for task in self._running if task.missing == 1}
         budget = self._step_tokens - len(plan)
@@ -197,7 +200,7 @@ class Scheduler:
                 budget -= plan[task]
         return plan
 
-    def _start_waiting(self, plan: dict[Task, int]) -> None:
+    def _start_waiting(self, plan: dict[T, int]) -> None:
         """Start tasks while there are slots, ids left in the step, and memory for their ids."""
         budget = self._step_tokens - sum(plan.values())
         while budget > 0 and len(self._running) < self.slots:
@@ -207,7 +210,7 @@ class Scheduler:
             plan[task] = min(task.missing, budget)
             budget -= plan[task]
 
-    def _awaits_prefix(self, task: Task) -> bool:
+    def _awaits_prefix(self, task: T) -> bool:
         """Whether a prompt that is being run will soon spare it a block or more."""
         ids = task.token_ids[:-1]
         for other in self._running:
@@ -218,7 +221,7 @@ class Scheduler:
                 return True
         return False
 
-    def _start(self, task: Task) -> bool:
+    def _start(self, task: T) -> bool:
         """Give the task a cache, if memory for all its ids and one more is not promised yet."""
         blocks, length = self._tree.match(task.token_ids[:-1])
         cache = self._pool.new_cache(self._context_length, blocks, length)
@@ -237,31 +240,31 @@ class Scheduler:
         self._running.sort(key=lambda t: t.number)
         return True
 
-    def _has_room(self, plan: dict[Task, int]) -> bool:
+    def _has_room(self, plan: dict[T, int]) -> bool:
         """Whether the pool has the blocks of a step, perhaps once the prefix tree gave some up."""
         wanted = sum(t.cache.new_blocks(n) for t, n in plan.items() if t.cache is not None)
         short = wanted - self._free()
         return short <= 0 or self._tree.evict(short) == short
 
-    def _preempt(self, task: Task) -> None:
+    def _preempt(self, task: T) -> None:
         """Let the task wait again."""
         assert len(self._running) > 1, "the pool holds a whole context"
         self._stop(task)
         self._queue.put_back(task)
         self.totals.preempted += 1
 
-    def _stop(self, task: Task) -> None:
+    def _stop(self, task: T) -> None:
         """Take the task's cache away; the prefix tree keeps what is in it."""
         assert task.cache is not None
         self._keep(task, task.cache.length)
         self._running.remove(task)
         task.cache = None
 
-    def _keep(self, task: Task, length: int) -> None:
+    def _keep(self, task: T, length: int) -> None:
         assert task.cache is not None
         self._tree.insert(task.token_ids[:length], task.cache.block)
 
-    def _unrun_blocks(self, task: Task, cache: Cache) -> int:
+    def _unrun_blocks(self, task: T, cache: Cache) -> int:
         """Blocks for the ids that are not in ``cache`` and, if it fits, one more."""
         end = min(len(task.token_ids) + 1, self._context_length)
         return cache.new_blocks(end - cache.length)
