@@ -142,7 +142,7 @@ def main() -> None:
                 print(*cells(row), sep="\t", flush=True)
                 rows.append({**row, **facts})
     if options.record:
-        print(write_record(rows, "export", "with-note" if options.note else ""))
+        print(write_record(rows, "export", "-with-note" if options.note else ""))
 
 
 if __name__ == "__main__":
