@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,26 +18,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitinfer import _core, tuning
-from bitinfer.config import ModelConfig
 from bitinfer.errors import CheckpointError
-from bitinfer.families import plan_model
+from bitinfer.families import open_source, plan_model
 from bitinfer.families.bitlinear import effective_scale
+from bitinfer.families.gguf_source import GgufSource
 from bitinfer.families.plan import ModelPlan, TernaryWeight
 from bitinfer.families.spec import HEAD, HEAD_SCALE
 from bitinfer.formats.new_folder import check_free_space, check_target, new_folder
 from bitinfer.formats.packed import HEADS, PACKED_NAME, PackedHeader, PackedWriter, is_packed_folder
-from bitinfer.formats.safetensors import DTYPE_BYTES, Checkpoint, as_float32
-from bitinfer.formats.source import TensorSource
+from bitinfer.formats.safetensors import DTYPE_BYTES, as_float32
+from bitinfer.formats.source import SIDE_FILES, TensorSource
+from bitinfer.i2s_layout import settle_layout
 from bitinfer.runtime import active_isa
 
 PACKINGS = ("auto", "i2", "t3", "t5")
 TERNARIZATIONS = ("absmean",)
 PLANE_HEADS = ("6+2", "5+3")  # forms of an int8 head in memory (docs/head.md)
-# Files beside the weights that a packed folder keeps, where the checkpoint has them.
-SIDE_FILES = (
-    *("config.json", "generation_config.json", "chat_template.jinja", "tokenizer.json"),
-    *("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-)
 PACKED_FILES = (*SIDE_FILES, PACKED_NAME)
 _CHUNK_BYTES = 16 << 20  # of a stored tensor that is read and turned at a time
 
@@ -109,6 +104,8 @@ class CanonicalWeights:
         return (as_float32(view, self.source.tensors[stored].dtype) + np.float32(1)).view(np.uint8)
 
     def _pack(self, weight: TernaryWeight) -> NDArray[np.uint8]:
+        if weight.form == "trits":
+            return self._pack_trits(weight)
         view = self.source.view(weight.stored)
         dtype = self.source.tensors[weight.stored].dtype.lower()
         scale = self._stored_scale(weight)
@@ -122,6 +119,19 @@ class CanonicalWeights:
                 packed = _core.pack(self._unpacked_codes(weight), self.packing)
         self._scales[f"{weight.name}_scale"] = np.array([scale], np.float32)
         return packed
+
+    def _pack_trits(self, weight: TernaryWeight) -> NDArray[np.uint8]:
+        assert isinstance(self.source, GgufSource)
+        matrix = self.source.trits(weight.stored)
+        if matrix.group is not None:
+            raise CheckpointError(
+                f"{weight.stored}: expected one scale for all weights, got one for each"
+                f" {matrix.group} columns in {self.source.path}: these are not supported yet"
+            )
+        where = f"{weight.stored} in {self.source.path}: scale"
+        scale = effective_scale(matrix.scales[0], self.plan.dialect, where)
+        self._scales[f"{weight.name}_scale"] = np.array([scale], np.float32)
+        return _core.pack(matrix.trits, self.packing)
 
     def _stored_scale(self, weight: TernaryWeight) -> np.float32:
         if weight.scale is None:
@@ -166,7 +176,8 @@ class CanonicalWeights:
             yield row, view[row * row_bytes : (row + step) * row_bytes]
 
     def _row_bytes(self, name: str) -> int:
-        return len(self.source.view(name)) // int(self.source.tensors[name].shape[0])
+        stored = self.source.tensors[name]
+        return int(DTYPE_BYTES[stored.dtype] * math.prod(stored.shape[1:]))
 
     @contextmanager
     def _naming(self, name: str, part: str = "") -> Iterator[None]:
@@ -181,9 +192,13 @@ class CanonicalWeights:
 
 
 def open_checkpoint(
-    folder: Path, packing: str, head: str, ternarize: str | None = None
+    folder: Path,
+    packing: str,
+    head: str,
+    ternarize: str | None = None,
+    i2s_layout: str | None = None,
 ) -> CanonicalWeights:
-    """Open a raw Hugging Face folder and check its config, names, shapes and dtypes.
+    """Open a raw folder or GGUF file and check its config, names, shapes and dtypes.
 
     The arguments are those of ``convert``.
 
@@ -200,15 +215,19 @@ def open_checkpoint(
             " with any packing"
         )
     try:
-        checkpoint = Checkpoint(folder)
+        source = open_source(folder)
     except OSError as cause:
         raise CheckpointError(f"{folder}: cannot be read: {cause.strerror}") from None
-    plan = plan_model(ModelConfig.from_file(folder / "config.json"), checkpoint, ternarize)
+    if isinstance(source, GgufSource) and ternarize is None:
+        source.check_ternary()
+    plan = plan_model(source.config, source, ternarize)
     active_isa()  # a wrong BITINFER_ISA speaks here, as UnsupportedIsaError
+    if isinstance(source, GgufSource):
+        settle_layout(source, plan, i2s_layout)
     if packing == "auto":
         tuned = tuning.find(plan.spec, tuning.model_key(plan.spec))
         packing = tuned.packing if tuned else _core.auto_packing()
-    return CanonicalWeights(checkpoint, plan, packing, head)
+    return CanonicalWeights(source, plan, packing, head)
 
 
 def check_choices(packing: str, head: str, heads: Sequence[str] = HEADS) -> None:
@@ -227,20 +246,24 @@ def convert(
     packing: str = "auto",
     head: str = "int8",
     ternarize: str | None = None,
+    i2s_layout: str | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Convert a local Hugging Face folder to a packed folder, whole or not at all.
+    """Convert a local Hugging Face folder or GGUF file to a packed folder, whole or not at all.
 
     Equal inputs give equal bytes. ``target`` may be new, empty, or a packed folder, which is
     replaced.
 
     Args:
-        source: Folder with config.json, safetensors weights and the tokenizer's files.
+        source: Folder with config.json, safetensors weights and the tokenizer's files; or a GGUF
+            file, or a folder with one.
         target: Folder to make; its parent must exist.
         packing: ``i2``, ``t3``, ``t5``, or ``auto``: the fastest on this machine.
         head: ``int8`` (an int8 head; a tied embedding is kept as well) or ``source``.
         ternarize: ``absmean``: make full-precision weights ternary, which a model that was not
             trained so loses nearly all its quality by; None: refuse them.
+        i2s_layout: Byte order of I2_S in a GGUF file, ``128``, ``64`` or ``4row``; None: known by
+            the file's hash, or found with a probe.
         progress: Called with bytes done and bytes in all.
 
     Returns:
@@ -252,7 +275,7 @@ def convert(
         ValueError: an argument is not one of the choices.
     """
     source, target = Path(source), Path(target)
-    weights = open_checkpoint(source, packing, head, ternarize)
+    weights = open_checkpoint(source, packing, head, ternarize, i2s_layout)
     check_target(target, PACKED_FILES, PACKED_NAME)
     contents = weights.source.contents()
     meter = _Meter(progress, weights.total_bytes + sum(map(len, contents.values())))
@@ -265,6 +288,7 @@ def convert(
             **_origin(source),
             **({} if ternarize is None else {"ternarized": ternarize}),
             "sha256": {name: _sha256(content, meter) for name, content in contents.items()},
+            **({"notes": list(weights.source.notes)} if weights.source.notes else {}),
         },
     )
     with new_folder(target, PACKED_FILES, PACKED_NAME) as folder:
@@ -275,19 +299,18 @@ def convert(
                 for chunk in weights.chunks(name):
                     writer.write(name, chunk)
                     meter.add(chunk.nbytes)
-        for name in SIDE_FILES:
-            if (source / name).is_file():
-                shutil.copyfile(source / name, folder / name)
+        for name, content in weights.source.side_files().items():
+            (folder / name).write_bytes(content)
     return target
 
 
 def _origin(source: Path) -> dict[str, str | None]:
     """Name and revision of a checkpoint: of a hub cache from its path, else the folder's name."""
-    folder = source.resolve()
+    folder = (source.parent if source.is_file() else source).resolve()
     repo = re.fullmatch(r"models--([^/]+?)--([^/]+)", folder.parent.parent.name)
     if folder.parent.name == "snapshots" and repo:
         return {"name": f"{repo[1]}/{repo[2]}", "revision": folder.name}
-    return {"name": folder.name, "revision": None}
+    return {"name": source.name if source.is_file() else folder.name, "revision": None}
 
 
 def _sha256(content: NDArray[np.uint8], meter: _Meter) -> str:

@@ -22,6 +22,7 @@ from bitinfer.cpu_count import cpu_quota, performance_cores
 from bitinfer.errors import BitinferError, ConfigError, UnsupportedIsaError
 from bitinfer.machine import cpu_name
 from bitinfer.model import Model
+from bitinfer.model_folder import file_bytes
 
 _LIBRARIES = ("numpy", "tokenizers", "safetensors", "jinja2", "click", "rich", "prompt-toolkit")
 _VARIABLES = ("BITINFER_ISA", "BITINFER_GEMV", "BITINFER_NUM_THREADS")
@@ -177,7 +178,7 @@ def _model(folder: Path, threads: int, problems: list[str]) -> dict[str, Any]:
                 "family": engine.spec["model_type"],
                 "packing": engine.packing,
                 "head": engine.head,
-                "file_bytes": sum(f.stat().st_size for f in folder.iterdir() if f.is_file()),
+                "file_bytes": file_bytes(folder),
                 "bytes_per_token": record.bytes_per_token,
                 "decode_tokens": record.tokens,
                 "tokens_per_s": record.tokens_per_s,

@@ -165,6 +165,7 @@ def _load_raw(
         weights[name] = _in_memory(source, name, block)
         if progress is not None:
             progress(sum(len(data) for data, _, _ in weights.values()), source.total_bytes)
+    notes += source.source.notes
     notes.append(
         f"packed {folder.name} in memory: 'bitinfer convert' once makes the next start faster"
     )

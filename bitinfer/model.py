@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitinfer import runtime
-from bitinfer.chat_template import ChatTemplate, Message
+from bitinfer.chat_template import Message
 from bitinfer.engine import Engine
-from bitinfer.errors import ConfigError, TokenizerError
+from bitinfer.errors import TokenizerError
 from bitinfer.families.spec import num_parameters
 from bitinfer.generate import (
     Completion,
@@ -32,13 +32,13 @@ from bitinfer.generate import (
     generate_many,
     generate_step,
 )
-from bitinfer.json_file import read_json_object
 from bitinfer.model_folder import find_model
+from bitinfer.model_text import ModelText
 from bitinfer.prefix_cache import PrefixCache
 from bitinfer.progress import progress_bar
 from bitinfer.sampling import SamplingParams
 from bitinfer.speculation import check_vocabulary
-from bitinfer.tokenizer import Tokenizer, tokenizer_file
+from bitinfer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -55,7 +55,7 @@ class Model:
     its own, and the kept one serves whoever comes first.
 
     Attributes:
-        path: Folder that it was loaded from.
+        path: Folder or GGUF file that it was loaded from.
         sampling: Defaults of generation_config.json.
         max_tokens: Default limit of generated tokens.
         chat_template: The model's own template; None where it has none.
@@ -73,18 +73,18 @@ class Model:
     ) -> None:
         """Join ``engine`` with the text files in ``path``; `load` is the usual way."""
         self.path = path
-        file = path / "generation_config.json"
-        generation = read_json_object(file, ConfigError) if file.exists() else {}
+        self._text = ModelText(path)
+        generation = self._text.generation
         self.sampling = SamplingParams.from_generation_config(generation)
         limit = generation.get("max_new_tokens")
         self.max_tokens = limit if isinstance(limit, int) and limit > 0 else _DEFAULT_MAX_TOKENS
-        self.chat_template = ChatTemplate.load(path)
+        self.chat_template = self._text.chat_template
         self.speculate = checked_speculate(speculate)
         self._progress = progress
         self._draft_model = draft_model
         self._prefix_cache: PrefixCache | None = PrefixCache(engine)
         self._setup: Setup | None = None
-        if tokenizer_file(path) is not None:
+        if self._text.has_tokenizer:
             self._setup = self._make_setup(engine)
         if draft_model is not None:
             names = draft_model.path.name, path.name
@@ -106,10 +106,10 @@ class Model:
         draft_model: str | Path | None = None,
         progress: bool | None = None,
     ) -> Model:
-        """Load a packed folder or a Hugging Face checkpoint (which is packed in memory).
+        """Load a packed folder, a Hugging Face checkpoint or a GGUF file (packed in memory).
 
         Args:
-            path_or_name: A folder; "tales-6m", the embedded model; or a model of the hub,
+            path_or_name: A folder or GGUF file; "tales-6m", the embedded model; or one of the hub,
                 "owner/name", "owner/name@revision" or a short name, which is pulled at its first
                 use (docs/hub.md).
             packing: "auto" (the fastest here), "i2", "t3" or "t5".
@@ -360,13 +360,7 @@ class Model:
 
     def _make_setup(self, engine: Engine) -> Setup:
         spec = engine.spec
-        tokenizer = Tokenizer.load(
-            self.path,
-            vocab_size=spec["vocab_size"],
-            bos_token_id=spec["bos_token_id"],
-            eos_token_ids=spec["eos_token_ids"],
-            template=self.chat_template.source if self.chat_template else "",
-        )
+        tokenizer = self._text.tokenizer(spec)
         draft = None if self._draft_model is None else self._draft_model._open()
         read = engine.bytes_per_token()
         lookup = read["ternary"] + read["head"] >= _LOOKUP_BYTES

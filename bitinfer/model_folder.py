@@ -1,4 +1,4 @@
-"""Where a model lies: a folder of the user's, the embedded model, or one of the hub by its name."""
+"""Where a model lies: a folder or file of the user's, the embedded model, or one of the hub."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bitinfer.errors import CheckpointError
+from bitinfer.formats.gguf_files import is_gguf
 from bitinfer.hub.names import parse_name
 from bitinfer.runtime import default_model
 
@@ -13,10 +14,10 @@ from bitinfer.runtime import default_model
 def find_model(
     path_or_name: str | Path, report: Callable[[str, int, int], None] | None = None
 ) -> Path:
-    """The folder of a model; one of the hub is fetched and packed at its first use.
+    """The folder or GGUF file of a model; one of the hub is fetched and packed at its first use.
 
     Args:
-        path_or_name: A folder, the embedded model's name, a short name ("2b4t"), or
+        path_or_name: A folder or GGUF file, the embedded model's name, a short name ("2b4t"), or
             "owner/name" or "owner/name@revision" on the hub.
         report: Told what is done ("wait", "download" or "pack"), bytes done and bytes in all.
 
@@ -27,7 +28,7 @@ def find_model(
     """
     path = Path(path_or_name).expanduser()
     embedded = default_model()
-    if path.is_dir():
+    if path.is_dir() or is_gguf(path):
         return path
     if str(path_or_name) == embedded.name:
         return embedded
@@ -38,6 +39,13 @@ def find_model(
         return open_model(name, report or (lambda step, done, total: None))
     got = "a file" if path.exists() else "nothing of that name"
     raise CheckpointError(
-        f"model {str(path_or_name)!r}: expected a model folder, {embedded.name!r} (the embedded"
-        f" model), a short name ('bitinfer list --known') or owner/name on the hub, got {got}"
+        f"model {str(path_or_name)!r}: expected a model folder, a GGUF file, {embedded.name!r} (the"
+        " embedded model), a short name ('bitinfer list --known') or owner/name on the hub, got"
+        f" {got}"
     )
+
+
+def file_bytes(model: Path) -> int:
+    """Bytes on disk of a model's folder or file."""
+    files = model.iterdir() if model.is_dir() else [model]
+    return sum(file.stat().st_size for file in files if file.is_file())

@@ -142,20 +142,33 @@ class Tokenizer:
             template=template,
             where=where,
         )
-        if tokenizer.vocab_size > vocab_size:
+        tokenizer.check_fits(vocab_size, where)
+        return tokenizer
+
+    def check_fits(self, vocab_size: int, where: str) -> None:
+        """Refuse a tokenizer that is not the model's.
+
+        Args:
+            vocab_size: Rows of the model's embedding.
+            where: Name of the tokenizer's file, for messages.
+
+        Raises:
+            TokenizerError: it has more ids than the embedding has rows, or the BOS or an end token
+                lies beyond these rows.
+        """
+        if self.vocab_size > vocab_size:
             raise TokenizerError(
                 f"{where}: expected token ids below {vocab_size} (rows of the embedding), got "
-                f"{tokenizer.vocab_size - 1}: this is another model's tokenizer, "
+                f"{self.vocab_size - 1}: this is another model's tokenizer, "
                 "take both from one source"
             )
-        for name, ids in (("bos", _ids(tokenizer.bos_token_id)), ("eos", tokenizer.eos_token_ids)):
+        for name, ids in (("bos", _ids(self.bos_token_id)), ("eos", self.eos_token_ids)):
             for token_id in ids:
                 if not 0 <= token_id < vocab_size:
                     raise TokenizerError(
                         f"{name}_token_id: expected an id below {vocab_size} (rows of the "
-                        f"embedding), got {token_id} in the config files of {folder}: correct it"
+                        f"embedding), got {token_id} in {where} or a config beside it: correct it"
                     )
-        return tokenizer
 
     def encode(
         self, text: str, add_special_tokens: bool = False, *, parse_special: bool = False

@@ -99,8 +99,12 @@ def test_a_path_that_no_file_system_takes(tmp_path):
 
 
 def test_a_file_in_place_of_the_folder(tmp_path):
+    (tmp_path / "model.bin").write_bytes(b"PK\x03\x04")
+    fails_everywhere(
+        tmp_path / "model.bin", "expected a model folder, got a zip or PyTorch archive"
+    )
     (tmp_path / "model.gguf").write_bytes(b"GGUF\x03\0\0\0")
-    fails_everywhere(tmp_path / "model.gguf", "expected a model folder, got a GGUF file")
+    fails_everywhere(tmp_path / "model.gguf", "header: expected 8 bytes at byte 8, got 0")
 
 
 def test_a_truncated_checkpoint(tmp_path):

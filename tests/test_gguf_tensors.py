@@ -85,7 +85,7 @@ def test_blocks_of_zeros_do_not_hinder_one_scale_for_all(tmp_path):
     assert (matrix.scales.tolist(), matrix.group) == ([0.25], None)
     trits[:] = 0
     matrix = open_tensor(tmp_path, "TQ1_0", (4, 512), encode_blocks("TQ1_0", trits, 0)).trits("x")
-    assert (matrix.scales.tolist(), matrix.group) == ([0.0], None)
+    assert (matrix.scales.tolist(), matrix.group) == ([1.0], None)
 
 
 def test_more_rows_than_are_decoded_at_once(tmp_path):

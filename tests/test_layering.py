@@ -21,6 +21,7 @@ PYTHON_LAYERS = [
     {"formats"},
     {"families"},
     {"tuning"},
+    {"i2s_layout"},
     {"convert"},
     {"hub", "resident"},
     {"loading", "model_folder"},
@@ -28,7 +29,8 @@ PYTHON_LAYERS = [
     {"detokenizer", "export", "grammar", "prefix_cache"},
     {"speculation"},
     {"generate"},
-    {"bench", "model"},
+    {"bench", "model_text"},
+    {"model"},
     {"doctor", "serve"},
     {"cli"},
     {"__main__"},
@@ -36,7 +38,7 @@ PYTHON_LAYERS = [
 RANK = {unit: rank for rank, units in enumerate(PYTHON_LAYERS) for unit in units}
 CORE_USERS = {
     *("runtime", "formats.packed", "convert", "resident", "loading", "engine", "__init__"),
-    *("sampling.candidates", "export.weights"),
+    *("i2s_layout", "sampling.candidates", "export.weights"),
 }
 
 CPP_LAYERS = ["util", "threads", "pack", "kernels", "dispatch", "ops", "model", "bindings, c_api"]

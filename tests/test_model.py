@@ -281,7 +281,9 @@ def test_repr_names_family_size_packing_and_isa(model) -> None:
 
 
 def test_unknown_name_is_refused_with_the_choices() -> None:
-    with pytest.raises(CheckpointError, match="'no-such': expected a model folder, 'tales-6m'"):
+    with pytest.raises(
+        CheckpointError, match="'no-such': expected a model folder, a GGUF file, 'tales-6m'"
+    ):
         Model.load("no-such")
 
 

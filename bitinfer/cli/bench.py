@@ -156,7 +156,7 @@ def bench(
     quiet_mode: bool,
     **measured: Any,
 ) -> None:
-    """Measure the prefill and decode speed of MODEL (folder or name; default: the embedded one).
+    """Measure the prefill and decode speed of MODEL (path or name; default: the embedded one).
 
     Options with N,... take several numbers with commas between them; everything is measured with
     each number of threads and at each depth, generation with each batch.

@@ -1,4 +1,4 @@
-"""``bitinfer convert``: pack a Hugging Face checkpoint, with a progress bar on a terminal."""
+"""``bitinfer convert``: pack a checkpoint, with a progress bar on a terminal."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -22,6 +23,7 @@ _LOSS = (
     epilog="""\b
 Examples:
   bitinfer convert bitnet-b1.58-2B-4T-bf16 bitnet-2b
+  bitinfer convert ggml-model-i2_s.gguf bitnet-2b
   bitinfer chat --model bitnet-2b
   bitinfer convert --ternarize absmean SmolLM2-135M smol-ternary"""
 )
@@ -46,16 +48,22 @@ Examples:
     type=click.Choice(["absmean"]),
     help="Make a full-precision model ternary; untrained so, it loses nearly all its quality",
 )
-def convert(source: Path, target: Path, packing: str, head: str, ternarize: str | None) -> None:
-    """Pack the checkpoint folder SOURCE into the new folder TARGET."""
+@click.option(
+    "--i2s-layout",
+    type=click.Choice(["128", "64", "4row"]),
+    help="Byte order of I2_S in a GGUF file, where it is not found",
+)
+def convert(source: Path, target: Path, ternarize: str | None, **options: Any) -> None:
+    """Pack the checkpoint SOURCE, a folder or a GGUF file, into the new folder TARGET."""
     from bitinfer import convert as conversion
+    from bitinfer.formats.packed import PACKED_NAME, PackedFile
 
     started_s = time.monotonic()
     with bytes_bar() if sys.stderr.isatty() else nullcontext() as report:
         progress = None if report is None else functools.partial(report, "pack")
-        conversion.convert(
-            source, target, packing=packing, head=head, ternarize=ternarize, progress=progress
-        )
+        conversion.convert(source, target, ternarize=ternarize, progress=progress, **options)
+    for note in PackedFile(target / PACKED_NAME).header.source.get("notes", ()):
+        click.echo(f"note: {note}", err=True)
     if ternarize is not None:
         click.echo(_LOSS, err=True)
     size = sum(file.stat().st_size for file in target.iterdir())

@@ -25,7 +25,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object")
 @click.pass_context
 def doctor(ctx: click.Context, model: str | None, as_json: bool) -> None:
-    """Test this machine and MODEL (folder or name; default: the embedded one) in a few seconds.
+    """Test this machine and MODEL (path or name; default: the embedded one) in a few seconds.
 
     What it prints names no users and no folders, so that it can be pasted into a bug report. Exit
     code 1 if something is wrong.

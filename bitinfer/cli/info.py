@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,7 +24,7 @@ Examples:
 @click.argument("model", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object")
 def info(model: str | None, as_json: bool) -> None:
-    """Show MODEL (folder or name; default: the embedded one) and this machine."""
+    """Show MODEL (path or name; default: the embedded one) and this machine."""
     from bitinfer import __version__
     from bitinfer.cli.model_argument import model_folder
     from bitinfer.model import Model
@@ -42,6 +41,7 @@ def info(model: str | None, as_json: bool) -> None:
 def model_facts(model: Model) -> dict[str, Any]:
     """Facts of a loaded model; sizes in bytes."""
     from bitinfer.families.spec import num_parameters
+    from bitinfer.model_folder import file_bytes
 
     engine, spec = model.engine, model.engine.spec
     read = engine.bytes_per_token()
@@ -56,7 +56,7 @@ def model_facts(model: Model) -> dict[str, Any]:
         "packing": engine.packing,
         "head": engine.head,
         "kv_cache": engine.kv_cache,
-        "file_bytes": sum(f.stat().st_size for f in Path(model.path).iterdir() if f.is_file()),
+        "file_bytes": file_bytes(model.path),
         "bytes_per_token": read,
         "chat_template": model.has_chat_template,
         "notes": list(engine.notes),

@@ -32,7 +32,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON")
 @click.pass_context
 def tune(ctx: click.Context, model: str | None, show: bool, clear: bool, as_json: bool) -> None:
-    """Measure what is fastest for MODEL (folder or name; default: the embedded one), and keep it.
+    """Measure what is fastest for MODEL (path or name; default: the embedded one), and keep it.
 
     Packings of the weights, the two ways to multiply a vector (GEMV), weights mapped or copied into
     huge pages, and numbers of threads take turns. What wins is the default from then on, also for

@@ -5,14 +5,29 @@ A family is one small file that declares a ``Family``; add it to ``FAMILIES``.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from bitinfer.config import ModelConfig
 from bitinfer.errors import ConfigError
 from bitinfer.families import bitnet, gemma3, llama, onebit, qwen3
+from bitinfer.families.gguf_source import GgufSource
 from bitinfer.families.plan import Family, ModelPlan, make_plan
+from bitinfer.formats.gguf_files import find_gguf
+from bitinfer.formats.safetensors import Checkpoint
 from bitinfer.formats.source import TensorSource
 from bitinfer.json_file import shown
 
 FAMILIES = (bitnet.FAMILY, onebit.FAMILY, llama.FAMILY, qwen3.FAMILY, gemma3.FAMILY)
+
+
+def open_source(path: Path) -> TensorSource:
+    """Open a raw checkpoint: a folder of Hugging Face, a GGUF file, or a folder with one.
+
+    Raises:
+        BitinferError: it is damaged, or not a kind of model that is known.
+    """
+    gguf = find_gguf(path)
+    return Checkpoint(path) if gguf is None else GgufSource(gguf)
 
 
 def find_family(config: ModelConfig) -> Family:

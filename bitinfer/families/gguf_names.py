@@ -6,14 +6,22 @@ Source: ggml-org/llama.cpp, gguf-py/gguf/tensor_mapping.py, conversion/base.py (
 from __future__ import annotations
 
 import re
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bitinfer.config import ModelConfig
 from bitinfer.families.spec import EMBEDDING, HEAD
 
-_OUTSIDE = {"token_embd": EMBEDDING, "output_norm": "model.norm.weight", "output": HEAD}
+GGUF_EMBEDDING = "token_embd.weight"
+GGUF_HEAD = "output.weight"
+_OUTSIDE = {
+    GGUF_EMBEDDING: EMBEDDING,
+    "output_norm.weight": "model.norm.weight",
+    GGUF_HEAD: HEAD,
+}
 _IN_LAYER = {
     "attn_norm": "input_layernorm",
     "ffn_norm": "post_attention_layernorm",
@@ -29,6 +37,7 @@ _IN_LAYER = {
     "ffn_down": "mlp.down_proj",
     "ffn_sub_norm": "mlp.ffn_sub_norm",
 }
+_NORM_INSIDE = "_norm_in"  # behind the name of a projection: the norm on its input
 _LAYER = re.compile(r"blk\.(0|[1-9]\d{0,4})\.(\w+)\.weight")
 _OUTSIDE_HERE = {name: stored for stored, name in _OUTSIDE.items()}
 _IN_LAYER_HERE = {name: stored for stored, name in _IN_LAYER.items()}
@@ -38,9 +47,32 @@ Array = TypeVar("Array", bound=np.generic)
 def hugging_face_name(name: str) -> str | None:
     """The Hugging Face name of a GGUF tensor; None where there is none."""
     layer = _LAYER.fullmatch(name)
-    if layer and layer[2] in _IN_LAYER:
-        return f"model.layers.{layer[1]}.{_IN_LAYER[layer[2]]}.weight"
-    return _OUTSIDE.get(name.removesuffix(".weight")) if name.endswith(".weight") else None
+    if layer is None:
+        return _OUTSIDE.get(name)
+    part = _IN_LAYER.get(layer[2].removesuffix(_NORM_INSIDE))
+    if part is None:
+        return None
+    inside = ".norm" if layer[2].endswith(_NORM_INSIDE) else ""
+    return f"model.layers.{layer[1]}.{part}{inside}.weight"
+
+
+def is_projection(name: str) -> bool:
+    """Whether a GGUF tensor is a projection of a layer."""
+    return (hugging_face_name(name) or "").endswith("_proj.weight")
+
+
+def own_scale(name: str) -> str:
+    """The tensor that holds the scale of a matrix where ik_llama.cpp's converter wrote it."""
+    return name.removesuffix("weight") + "scale"
+
+
+def permuted_heads(name: str, metadata: Mapping[str, Any], config: ModelConfig) -> int | None:
+    """Heads by which the rows of a tensor are permuted; None: they are not."""
+    if metadata.get("general.architecture") != "llama":
+        return None
+    part = (hugging_face_name(name) or "").rpartition(".self_attn.")[2]
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    return heads.get(part.removesuffix(".weight"))
 
 
 def gguf_name(name: str) -> str:
@@ -50,7 +82,7 @@ def gguf_name(name: str) -> str:
         name: Its Hugging Face name.
     """
     if name in _OUTSIDE_HERE:
-        return f"{_OUTSIDE_HERE[name]}.weight"
+        return _OUTSIDE_HERE[name]
     _, _, layer, rest = name.split(".", 3)
     module, _, kind = rest.rpartition(".")
     return f"blk.{layer}.{_IN_LAYER_HERE[module]}.{kind}"

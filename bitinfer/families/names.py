@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from bitinfer.errors import CheckpointError
+from bitinfer.families.gguf_names import hugging_face_name
 from bitinfer.json_file import shown
 
 # Parts of a name as they are stored -> what they are here.
@@ -37,7 +38,7 @@ def canonical_names(stored: Iterable[str]) -> dict[str, str]:
     Raises:
         CheckpointError: two stored names are spellings of one.
     """
-    names = _renamed({name: name for name in stored}, _SPELLINGS)
+    names = _renamed({hugging_face_name(name) or name: name for name in stored}, _SPELLINGS)
     return names if FIRST_PROJECTION_NORM in names else _renamed(names, _INSIDE)
 
 

@@ -12,7 +12,7 @@ from bitinfer.families.bitlinear import Dialect, check_bits, read_dialect
 from bitinfer.families.names import FIRST_PROJECTION_NORM, canonical_names, is_gain
 from bitinfer.families.spec import EMBEDDING, HEAD, float_shapes, make_spec, ternary_shapes
 from bitinfer.formats.safetensors import describe_shape
-from bitinfer.formats.source import TensorSource
+from bitinfer.formats.source import TRITS, TensorSource
 from bitinfer.json_file import shown
 
 FLOAT_DTYPES = ("BF16", "F16", "F32")
@@ -55,8 +55,9 @@ class TernaryWeight:
     Attributes:
         name: Canonical name.
         stored: Name of the stored weight.
-        form: ``packed`` (U8, four rows a byte), ``unpacked`` (float in -1 0 1) or ``master``.
-        scale: Name of the stored scale; None for masters.
+        form: ``packed`` (U8, four rows a byte), ``unpacked`` (float in -1 0 1), ``trits`` (with
+            scales, from the source) or ``master``.
+        scale: Name of the stored scale; None for masters and trits.
     """
 
     name: str
@@ -115,7 +116,11 @@ def make_plan(
     floats = float_shapes(spec)
     head = EMBEDDING if spec["tie_word_embeddings"] else HEAD
     dense = {**floats, head: (spec["vocab_size"], spec["hidden_size"])}
-    scales = {} if dialect.online else {name: f"{name}_scale" for name in shapes}
+    scales = {
+        name: f"{name}_scale"
+        for name in shapes
+        if not dialect.online and not _holds_scale(source, names.get(name))
+    }
 
     _refuse_other_kinds(source, names, shapes, scales)
     needed = [*dense, *shapes, *scales.values()]
@@ -131,7 +136,7 @@ def make_plan(
             n,
             k,
             _form(source, names[name], n, k, dialect),
-            names[scales[name]] if scales else None,
+            names[scales[name]] if name in scales else None,
         )
         for name, (n, k) in shapes.items()
     )
@@ -178,9 +183,16 @@ def _traits(
     return traits
 
 
+def _holds_scale(source: TensorSource, stored: str | None) -> bool:
+    return stored is not None and source.tensors[stored].dtype == TRITS
+
+
 def _form(source: TensorSource, name: str, n: int, k: int, dialect: Dialect) -> str:
     """The form that the stored dtype shows, its shape checked."""
     info = source.tensors[name]
+    if info.dtype == TRITS and not dialect.online:
+        _check(source, name, (TRITS,), ((n, k),))
+        return "trits"
     if info.dtype == "U8" and not dialect.online:
         _check(source, name, ("U8",), ((-(-n // 4), k),))
         return "packed"

@@ -32,6 +32,7 @@ from bitinfer.formats.gguf_types import SCALE_BYTES, TL2
 from bitinfer.json_file import shown
 
 _ONE_SCALE = ("I2_S", "TL1", "TL2")
+TERNARY_TYPES = (*_ONE_SCALE, *TERNARY_BLOCKS)
 _CHUNK_WEIGHTS = 1 << 20  # decoded at once; bounds the memory for intermediate values
 
 
@@ -40,7 +41,7 @@ class TernaryMatrix:
     """A decoded matrix; its values are ``trits`` times the scale of their group.
 
     Attributes:
-        trits: int8 (N, K) in {-1, 0, 1}.
+        trits: int8 (N, K) in {-1, 0, 1}; 0 where the scale of a group is.
         scales: float32, (1,) where one scale serves all, else (N, K / group).
         group: Weights along K that share a scale; None for one scale.
     """
@@ -72,6 +73,10 @@ class GgufFile:
         header = Header(path, self._bytes)
         self.metadata: Mapping[str, Value] = header.metadata
         self.tensors: Mapping[str, GgufTensor] = place_tensors(header, len(self._bytes), path)
+
+    def content(self) -> NDArray[np.uint8]:
+        """All bytes of the file: read-only, no copy."""
+        return self._bytes
 
     def view(self, name: str) -> NDArray[np.uint8]:
         """The bytes of a tensor: read-only uint8 ``(size,)``, no copy; it keeps the file mapped."""
@@ -118,8 +123,8 @@ class GgufFile:
             ValueError: ``layout`` is not of the kind that the tensor's type needs.
         """
         tensor = self.tensors[name]
-        if tensor.type.name not in (*_ONE_SCALE, *TERNARY_BLOCKS):
-            types = ", ".join((*_ONE_SCALE, *TERNARY_BLOCKS))
+        if tensor.type.name not in TERNARY_TYPES:
+            types = ", ".join(TERNARY_TYPES)
             raise self._refuse(name, f"expected a ternary type of {types}, got {tensor}")
         if len(tensor.shape) != 2:
             raise self._refuse(name, f"expected a matrix, got {tensor}")
@@ -154,13 +159,28 @@ class GgufFile:
         self._check_scales(name, scales[None])
         return TernaryMatrix(trits, scales, None)
 
+    def block_scales(self, name: str) -> NDArray[np.float32] | None:
+        """The scale of each block of a ternary matrix, ``(N, K / group)``; None: it has only one.
+
+        Raises:
+            CheckpointError: one is not finite.
+        """
+        tensor = self.tensors[name]
+        if tensor.type.name not in TERNARY_BLOCKS:
+            return None
+        blocks = self.view(name).reshape(-1, tensor.type.block_bytes)
+        scales = half(blocks, TERNARY_BLOCKS[tensor.type.name][1]).reshape(tensor.shape[0], -1)
+        self._check_scales(name, scales)
+        return scales
+
     def _scale_per_block(self, name: str) -> TernaryMatrix:
         tensor = self.tensors[name]
         group = tensor.type.block
         n, k = tensor.shape
-        decode, scale_at = TERNARY_BLOCKS[tensor.type.name]
+        decode, _ = TERNARY_BLOCKS[tensor.type.name]
         trits = np.empty((n, k), np.int8)
-        scales = np.empty((n, k // group), np.float32)
+        scales = self.block_scales(name)
+        assert scales is not None
         used = np.empty(scales.shape, np.bool_)  # blocks with a weight that is not zero
         rows = self._rows(name)
         step = max(1, _CHUNK_WEIGHTS // k)
@@ -169,12 +189,11 @@ class GgufFile:
             part = trits[at : at + step].reshape(-1, group)
             decode(blocks, part)
             self._check_trits(name, trits[at : at + step], at)
-            scales[at : at + step] = half(blocks, scale_at).reshape(-1, k // group)
+            part[scales[at : at + step].ravel() == 0] = 0
             used[at : at + step] = part.any(axis=1).reshape(-1, k // group)
-        self._check_scales(name, scales)
         found = scales[used]
         if not len(found) or (found == found[0]).all():
-            return TernaryMatrix(trits, found[:1] if len(found) else np.zeros(1, np.float32), None)
+            return TernaryMatrix(trits, found[:1] if len(found) else np.ones(1, np.float32), None)
         return TernaryMatrix(trits, scales, group)
 
     def _check_trits(self, name: str, trits: NDArray[np.int8], first_row: int) -> None:

@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bitinfer.config import ModelConfig
 from bitinfer.errors import BitinferError, CheckpointError
 from bitinfer.formats.file_mapping import map_file
+from bitinfer.formats.source import SIDE_FILES
 from bitinfer.json_file import impostor, parse_json_object, read_json_object, shown
 
 INDEX_NAME = "model.safetensors.index.json"
@@ -161,6 +163,7 @@ class Checkpoint:
 
     Attributes:
         path: The model folder.
+        notes: None.
         files: The mapped shards, in order of their names.
         tensors: Name to place, over all shards.
     """
@@ -173,6 +176,7 @@ class Checkpoint:
                 not place where it is, or a shard name that leaves the folder.
         """
         self.path = folder
+        self.notes: tuple[str, ...] = ()
         index = folder / INDEX_NAME
         if (folder / SINGLE_NAME).exists() or not index.exists():
             self.files = [SafetensorsFile(_single(folder))]
@@ -199,6 +203,15 @@ class Checkpoint:
                     " download both again"
                 )
 
+    @property
+    def config(self) -> ModelConfig:
+        """config.json, read now.
+
+        Raises:
+            ConfigError: see ``ModelConfig``.
+        """
+        return ModelConfig.from_file(self.path / "config.json")
+
     def view(self, name: str) -> NDArray[np.uint8]:
         """The bytes of a tensor: read-only uint8 ``(size,)``, no copy."""
         return self._file_of[name].view(name)
@@ -213,6 +226,11 @@ class Checkpoint:
     def contents(self) -> dict[str, NDArray[np.uint8]]:
         """File name to its bytes, of all shards."""
         return {file.path.name: file.content() for file in self.files}
+
+    def side_files(self) -> dict[str, bytes]:
+        """Name to content of the ``SIDE_FILES`` in the folder."""
+        paths = [self.path / name for name in SIDE_FILES]
+        return {path.name: path.read_bytes() for path in paths if path.is_file()}
 
 
 def describe_shape(shape: tuple[int, ...]) -> str:
@@ -237,7 +255,7 @@ def _single(folder: Path) -> Path:
             state = f"got {what}: {mend}"
         raise CheckpointError(f"{folder}: expected a model folder, {state}")
     files = sorted(folder.iterdir())
-    others = [p.name for p in files if p.suffix in (".bin", ".pt", ".gguf")]
+    others = [p.name for p in files if p.suffix in (".bin", ".pt")]
     mend = f"{others[0]} is not read, use the safetensors checkpoint" if others else "download it"
     if any(p.name.startswith("model-") and p.suffix == ".safetensors" for p in files):
         mend = f"there are shards, download {INDEX_NAME} to them"

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bitinfer.config import ModelConfig
+
+TRITS = "TRITS"  # dtype of a matrix whose source decodes it to trits and scales
+# Files beside the weights that a packed folder keeps, where the checkpoint has them.
+SIDE_FILES = (
+    *("config.json", "generation_config.json", "chat_template.jinja", "tokenizer.json"),
+    *("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+)
 
 
 class StoredTensor(Protocol):
@@ -15,7 +24,7 @@ class StoredTensor(Protocol):
 
     @property
     def dtype(self) -> str:
-        """The safetensors name of its dtype."""
+        """The safetensors name of its dtype, or ``TRITS``."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -30,6 +39,14 @@ class TensorSource(Protocol):
         """The folder or file, for messages."""
 
     @property
+    def config(self) -> ModelConfig:
+        """What the checkpoint says of the model."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Sentences for the user on what it left open or has wrong."""
+
+    @property
     def tensors(self) -> Mapping[str, Any]:
         """Stored name to ``StoredTensor``."""
 
@@ -41,3 +58,6 @@ class TensorSource(Protocol):
 
     def contents(self) -> Mapping[str, NDArray[np.uint8]]:
         """File name to its bytes, of all files that hold weights."""
+
+    def side_files(self) -> Mapping[str, bytes]:
+        """Name to content of the ``SIDE_FILES`` that it has."""

@@ -6,9 +6,9 @@ import re
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from bitinfer.convert import SIDE_FILES
 from bitinfer.errors import HubError
 from bitinfer.formats.safetensors import INDEX_NAME, SINGLE_NAME
+from bitinfer.formats.source import SIDE_FILES
 from bitinfer.hub.faults import told_plainly
 from bitinfer.hub.names import ModelName
 from bitinfer.hub.records import HubFile, Record

@@ -1,0 +1,178 @@
+"""The metadata of a GGUF file as the values of config.json, under Hugging Face's names.
+
+``ModelConfig`` checks the values. What the metadata say beyond them is refused here, unless it is
+switched off: a model runs as it was trained, or not at all.
+Source: ggml-org/ggml, docs/gguf.md; ggml-org/llama.cpp, src/llama-arch.cpp, src/models/bitnet.cpp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bitinfer.errors import ConfigError
+from bitinfer.families.gguf_names import GGUF_EMBEDDING, GGUF_HEAD
+from bitinfer.families.gguf_text import GgufText
+from bitinfer.formats.gguf import GgufFile
+from bitinfer.json_file import shown
+
+
+class _Architecture(NamedTuple):
+    """A value of ``general.architecture`` as Hugging Face has it."""
+
+    architecture: str
+    model_type: str
+    hidden_act: str
+
+
+_BITNET = _Architecture("BitNetForCausalLM", "bitnet", "relu2")
+_ARCHITECTURES = {
+    "bitnet": _BITNET._replace(hidden_act="silu"),  # 1bitLLM's
+    "bitnet-25": _BITNET,
+    "bitnet-b1.58": _BITNET,
+    "llama": _Architecture("LlamaForCausalLM", "llama", "silu"),
+    "qwen3": _Architecture("Qwen3ForCausalLM", "qwen3", "silu"),
+}
+# bitnet.cpp writes 1bitLLM's models as bitnet-b1.58 too; only their vocabulary tells them apart.
+_1BITLLM_VOCABULARY = 32002
+
+_NUMBERS = {  # key behind "<architecture>." -> Hugging Face's name
+    "embedding_length": "hidden_size",
+    "feed_forward_length": "intermediate_size",
+    "block_count": "num_hidden_layers",
+    "attention.head_count": "num_attention_heads",
+    "context_length": "max_position_embeddings",
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+}
+_OPTIONAL = {
+    "attention.head_count_kv": "num_key_value_heads",
+    "attention.key_length": "head_dim",
+    "hidden_activation": "hidden_act",
+    "rope.freq_base": "rope_theta",
+}
+_READ_HERE = (
+    *("vocab_size", "attention.value_length", "rope.dimension_count", "rope.scaling.type"),
+    *("rope.scaling.factor", "rope.scale_linear"),
+)
+# They say nothing of what the decoder computes.
+_IGNORED = ("tensor_data_layout", "attention.causal", "rope.scaling.finetuned")
+_DEFAULT_ROPE_THETA = 10000.0
+_ACTS = {"relu_sqr": "relu2", "swiglu": "silu"}  # other spellings
+
+
+def config_values(file: GgufFile, text: GgufText, *, ternary: bool) -> dict[str, Any]:
+    """What config.json of the same model would hold.
+
+    Args:
+        file: The file.
+        text: What its metadata say of text.
+        ternary: Its projections are ternary.
+
+    Raises:
+        ConfigError: the architecture is not known, a key is missing, or one asks for what the
+            decoder does not do.
+    """
+    where = file.path.name
+    name = file.metadata.get("general.architecture")
+    if not isinstance(name, str) or name not in _ARCHITECTURES:
+        choices = ", ".join(_ARCHITECTURES)
+        raise ConfigError(
+            f"{where}: general.architecture: expected one of {choices}, got {shown(repr(name))}:"
+            " this architecture is not supported"
+        )
+    keys = {
+        key.removeprefix(f"{name}."): value
+        for key, value in file.metadata.items()
+        if key.startswith(f"{name}.")
+    }
+    _check_keys(where, name, keys)
+    known = _ARCHITECTURES[name]
+    values = {ours: _plain(keys[key]) for key, ours in _NUMBERS.items()}
+    values |= {ours: _plain(keys[key]) for key, ours in _OPTIONAL.items() if key in keys}
+    values.setdefault("rope_theta", _DEFAULT_ROPE_THETA)
+    vocab = _vocab_size(file, keys)
+    act = "silu" if name == "bitnet-b1.58" and vocab == _1BITLLM_VOCABULARY else known.hidden_act
+    act = values.get("hidden_act", act)
+    values |= {
+        "architectures": [known.architecture],
+        "model_type": known.model_type,
+        "vocab_size": vocab,
+        "hidden_act": _ACTS.get(act, act) if isinstance(act, str) else act,
+        "rope_scaling": _rope_scaling(where, name, keys),
+        "tie_word_embeddings": GGUF_HEAD not in file.tensors,
+        "bos_token_id": text.bos_token_id,
+        "eos_token_id": list(text.eos_token_ids) or None,
+    }
+    if ternary:
+        values["quantization_config"] = {"quant_method": "bitnet", "linear_class": "autobitlinear"}
+    _check_head_dim(where, name, keys, values)
+    return values
+
+
+def _check_keys(where: str, name: str, keys: Mapping[str, Any]) -> None:
+    """Name what is missing, and what is not understood and not switched off."""
+    missing = [f"{name}.{key}" for key in _NUMBERS if key not in keys]
+    if missing:
+        raise ConfigError(
+            f"{where}: expected the keys of a whole model, got none of {', '.join(missing)}: the"
+            " file is damaged or of another kind"
+        )
+    understood = {*_NUMBERS, *_OPTIONAL, *_READ_HERE, *_IGNORED}
+    for key, value in keys.items():
+        off = not isinstance(value, np.ndarray) and value in (0, False, "", "none")
+        if key not in understood and not off:
+            raise ConfigError(
+                f"{where}: {name}.{shown(key)}: expected no such key, got {shown(repr(value))}:"
+                " what it asks for is not supported"
+            )
+    if keys.get("attention.causal", True) is not True:
+        raise ConfigError(
+            f"{where}: {name}.attention.causal: expected true, got false: encoders are not"
+            " supported"
+        )
+
+
+def _vocab_size(file: GgufFile, keys: Mapping[str, Any]) -> Any:
+    """Rows of the embedding, which ``vocab_size`` may state as well."""
+    embedding = file.tensors.get(GGUF_EMBEDDING)
+    return keys.get("vocab_size") if embedding is None else embedding.shape[0]
+
+
+def _check_head_dim(
+    where: str, name: str, keys: Mapping[str, Any], values: Mapping[str, Any]
+) -> None:
+    """All of a head is rotated, and its values are as wide as its keys."""
+    hidden, heads = values["hidden_size"], values["num_attention_heads"]
+    if type(hidden) is not int or type(heads) is not int or heads < 1:
+        return  # ModelConfig says so
+    head_dim = values.get("head_dim", hidden // heads)
+    for key in ("attention.value_length", "rope.dimension_count"):
+        if keys.get(key, head_dim) != head_dim:
+            raise ConfigError(
+                f"{where}: {name}.{key}: expected {head_dim}, the width of a head, got"
+                f" {shown(repr(keys[key]))}"
+            )
+
+
+def _rope_scaling(where: str, name: str, keys: Mapping[str, Any]) -> dict[str, Any] | None:
+    """In Hugging Face's form; a type that is not known there is refused by ``ModelConfig``."""
+    kind = keys.get("rope.scaling.type")
+    factor = keys.get("rope.scaling.factor", keys.get("rope.scale_linear", 1.0))
+    if kind in (None, "", "none", "linear") and factor in (0, 1):
+        return None
+    if kind in ("", "none"):
+        raise ConfigError(
+            f"{where}: {name}.rope.scaling.factor: expected 1, as there is no scaling, got"
+            f" {shown(repr(factor))}"
+        )
+    return {"rope_type": kind or "linear", "factor": _plain(factor)}
+
+
+def _plain(value: object) -> Any:
+    """A number as a user would have written it: metadata hold floats in 32 bits."""
+    if not isinstance(value, float):
+        return value
+    nearest = np.float32(value)
+    return float(str(nearest)) if float(nearest) == value else value

@@ -1,0 +1,77 @@
+"""The text side of a model: generation defaults, chat template and tokenizer.
+
+A model folder has them in files of their own, a GGUF file in its metadata.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bitinfer.chat_template import ChatTemplate
+from bitinfer.errors import ConfigError, TokenizerError
+from bitinfer.families.gguf_text import GgufText, read_text
+from bitinfer.formats.gguf import GgufFile
+from bitinfer.formats.gguf_files import find_gguf
+from bitinfer.formats.packed import is_packed_folder
+from bitinfer.json_file import read_json_object
+from bitinfer.tokenizer import Tokenizer, tokenizer_file
+
+
+class ModelText:
+    """What a model folder or GGUF file says of text.
+
+    Attributes:
+        generation: Content of generation_config.json.
+        chat_template: The model's own template; None where it has none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read ``path``; the tokenizer is built when it is asked for.
+
+        Raises:
+            BitinferError: a file is damaged.
+        """
+        self._path = path
+        gguf = None if is_packed_folder(path) else find_gguf(path)
+        self._gguf: GgufText | None = None if gguf is None else read_text(GgufFile(gguf))
+        self.generation: Mapping[str, Any] = {}
+        if self._gguf is not None:
+            template = self._gguf.template
+            self.chat_template = ChatTemplate(template) if template else None
+            return
+        file = path / "generation_config.json"
+        if file.exists():
+            self.generation = read_json_object(file, ConfigError)
+        self.chat_template = ChatTemplate.load(path)
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether there is one."""
+        if self._gguf is not None:
+            return self._gguf.backend is not None
+        return tokenizer_file(self._path) is not None
+
+    def tokenizer(self, spec: Mapping[str, Any]) -> Tokenizer:
+        """Build the tokenizer of a model of this spec.
+
+        Raises:
+            TokenizerError: there is none, it is damaged, or it does not fit the model.
+        """
+        known: dict[str, Any] = {
+            "bos_token_id": spec["bos_token_id"],
+            "eos_token_ids": spec["eos_token_ids"],
+            "template": self.chat_template.source if self.chat_template else "",
+        }
+        if self._gguf is None:
+            return Tokenizer.load(self._path, vocab_size=spec["vocab_size"], **known)
+        if self._gguf.backend is None:
+            raise TokenizerError(
+                f"{self._path}: expected a tokenizer, got a file without one: use another file of"
+                " this model"
+            )
+        settings, where = self._gguf.settings, self._path.name
+        tokenizer = Tokenizer(self._gguf.backend, **known, settings=settings, where=where)
+        tokenizer.check_fits(spec["vocab_size"], where)
+        return tokenizer
