@@ -94,6 +94,7 @@ class ChatTemplate:
         control_tokens: Sequence[str] = (),
         add_generation_prompt: bool = True,
         variables: Mapping[str, Any] | None = None,
+        given: Mapping[str, Any] | None = None,
     ) -> Rendered:
         """Render a conversation.
 
@@ -102,19 +103,22 @@ class ChatTemplate:
             control_tokens: Texts that must not take effect where they stand in a message.
             add_generation_prompt: End with what opens the assistant's reply.
             variables: More names for the template, such as bos_token.
+            given: The same from whoever wrote the messages, such as tools: control tokens in them
+                do not take effect either.
 
         Raises:
             ValueError: ``messages`` is empty or one of them is malformed.
             TokenizerError: the template is in error, refuses the messages, or exceeds a limit.
         """
         check_messages(messages)
-        marker = _unused_marker(self.source, messages)
-        defused = _defuse(list(messages), tuple(t for t in control_tokens if t), marker)
+        theirs = {**(given or {}), "messages": list(messages)}
+        marker = _unused_marker(self.source, theirs)
+        defused = _defuse(theirs, tuple(t for t in control_tokens if t), marker)
         request = {
             "template": self.source,
             "variables": {
+                **defused,
                 **(variables or {}),
-                "messages": defused,
                 "add_generation_prompt": add_generation_prompt,
             },
             "cpu_s": self._cpu_limit_s,
@@ -258,10 +262,10 @@ def _exchange(
         alarm.cancel()
 
 
-def _unused_marker(source: str, messages: Sequence[Message]) -> str:
-    """A character that stands neither in the template nor in the messages."""
+def _unused_marker(source: str, values: Mapping[str, Any]) -> str:
+    """A character that stands neither in the template nor in the values."""
     used = set(source)
-    pending: list[Any] = list(messages)
+    pending: list[Any] = [values]
     while pending:
         value = pending.pop()
         if isinstance(value, str):

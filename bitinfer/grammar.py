@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ _ADDED = np.where(
 
 _MOST_CHARS = 1 << 18  # a longer grammar could take many seconds to read
 _MOST_TRIES = 300  # parts of a schema that are left out in search of the faulty one
+_SEARCH_S = 1.0  # how long that may take
 # Between JSON's tokens: nothing, a blank, or a new line with its indentation, so that a weak model
 # cannot go on with blanks for ever.
 _WHITE_SPACE = r"(\x20|\x0A[\x20\x09]{0,24})?"
@@ -173,12 +175,12 @@ def _from_schema(value: str | Mapping[str, Any], complaint: Callable[[str], str]
 
 def _faulty_part(schema: Any, accepted: Callable[[Any], bool]) -> str:
     """Path, such as ``$.properties.age.type``, of the smallest part that is not accepted."""
-    place, tries = "$", 0
+    place, tries, end_s = "$", 0, time.monotonic() + _SEARCH_S
     here: list[str | int] = []
     while True:
         for key in _keys(_at(schema, here)):
             tries += 1
-            if tries > _MOST_TRIES:
+            if tries > _MOST_TRIES or time.monotonic() > end_s:
                 return place
             if accepted(_without(schema, [*here, key])):
                 here.append(key)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import functools
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -285,8 +285,14 @@ class Model:
         """Like `chat`, but yields pieces of text as they come, also to ``async for``."""
         return self.stream(self.encode_chat(messages), **options)
 
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+    def encode_chat(
+        self, messages: Sequence[Message], given: Mapping[str, Any] | None = None
+    ) -> list[int]:
         """Token ids of a conversation up to where the reply begins.
+
+        Args:
+            messages: As in `chat`.
+            given: More names for the template, such as ``tools``.
 
         Raises:
             TokenizerError: the model has no chat template, or it refuses the messages.
@@ -303,6 +309,7 @@ class Model:
             messages,
             control_tokens=tokenizer.control_tokens,
             variables={"bos_token": tokenizer.bos_token, "eos_token": tokenizer.eos_token},
+            given=given,
         )
         return tokenizer.encode_rendered(rendered.text, rendered.marker)
 

@@ -25,6 +25,7 @@ from bitinfer import __version__
 _COMMANDS = {
     "chat": "Chat with a model.",
     "generate": "Continue a text.",
+    "serve": "Serve a model over HTTP, as OpenAI's API has it.",
     "convert": "Pack a Hugging Face checkpoint for fast loading.",
     "export": "Write a model as GGUF, for other programs.",
     "pull": "Fetch a model from the Hugging Face hub.",
@@ -49,6 +50,7 @@ bitinfer {version}: ternary language models on the CPU
   bitinfer chat                    talk to the embedded model, no download
   bitinfer generate "Once upon"    continue a text
   bitinfer chat 2b4t               the same with a model of the Hugging Face hub
+  bitinfer serve                   serve it to programs that speak OpenAI's API
   bitinfer convert SOURCE TARGET   pack a Hugging Face checkpoint
 
 'bitinfer --help' lists all commands, 'bitinfer COMMAND --help' explains one."""

@@ -121,6 +121,8 @@ _LOADING = (
         help="Most tokens of prompt and reply [default: the model's]",
         section=_MODEL,
     ),
+)
+_DRAFTING = (
     setting(
         "--speculate",
         type=click.Choice(["auto", "ngram", "off"]),
@@ -211,6 +213,11 @@ def layout_options(command: Command) -> Command:
 
 def loading_options(command: Command) -> Command:
     """Add the options of `load_model`."""
+    return _add(command, [*_LOADING, *_DRAFTING])
+
+
+def serving_options(command: Command) -> Command:
+    """Add those of them that a server has, which drafts nothing."""
     return _add(command, _LOADING)
 
 
@@ -240,7 +247,7 @@ def _names(options: Sequence[Option]) -> frozenset[str]:
 
 
 # What may stand in the settings file before the tables: it holds for all commands that have it.
-COMMON_SETTINGS = _names([*_LOADING, *_SAMPLING, *_HISTORY])
+COMMON_SETTINGS = _names([*_LOADING, *_DRAFTING, *_SAMPLING, *_HISTORY])
 
 
 def load_model(options: dict[str, Any]) -> Model:
@@ -248,7 +255,7 @@ def load_model(options: dict[str, Any]) -> Model:
     from bitinfer.cli.model_argument import model_folder
     from bitinfer.model import Model
 
-    model, draft_model = options.pop("model"), options.pop("draft_model")
+    model, draft_model = options.pop("model"), options.pop("draft_model", None)
     threads = options.pop("threads")
     quiet = options.pop("quiet_mode") and threads is None
     loaded = Model.load(
@@ -260,7 +267,7 @@ def load_model(options: dict[str, Any]) -> Model:
         weights=options.pop("weights"),
         num_threads=threads,
         context_length=options.pop("context_length"),
-        speculate=options.pop("speculate"),
+        speculate=options.pop("speculate", "off"),
         draft_model=None if draft_model is None else model_folder(draft_model),
         progress=sys.stderr.isatty(),
     )

@@ -1,0 +1,77 @@
+"""The ASGI application: its routes, and the guard before them."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from bitinfer.errors import BitinferError
+from bitinfer.serve import info
+from bitinfer.serve.chat import chat_completions
+from bitinfer.serve.guard import Access, Guard, error_response
+from bitinfer.serve.problems import ApiError, api_error
+from bitinfer.serve.service import Service
+
+ROUTES = [
+    Route("/health", info.health),
+    Route("/ready", info.ready),
+    Route("/metrics", info.metrics),
+    Route("/v1/models", info.models),
+    Route("/v1/models/{name:path}", info.one_model),
+    Route("/v1/chat/completions", chat_completions, methods=["POST"]),
+    Route("/tokenize", info.tokenize, methods=["POST"]),
+    Route("/detokenize", info.detokenize, methods=["POST"]),
+]
+
+
+def make_app(service: Service, access: Access) -> ASGIApp:
+    """The application that serves ``service`` to those whom ``access`` allows."""
+    inner = Starlette(
+        routes=ROUTES,
+        exception_handlers={
+            HTTPException: _http_error,
+            ApiError: _error,
+            BitinferError: _error,
+            ClientDisconnect: _gone,
+            Exception: _error,
+        },
+    )
+    inner.state.service = service
+    app: ASGIApp = inner
+    if access.origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=list(access.origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type"],
+        )
+    return Guard(app, access, service.metrics, {route.path for route in ROUTES})
+
+
+async def _error(request: Request, cause: Exception) -> Response:
+    return error_response(request, api_error(cause))
+
+
+async def _gone(request: Request, cause: Exception) -> Response:
+    return Response(status_code=499)  # for the log: nobody hears it
+
+
+async def _http_error(request: Request, cause: Exception) -> Response:
+    """Starlette's own: no such path, or not this method."""
+    assert isinstance(cause, HTTPException)
+    path, method = request.url.path, request.method
+    if cause.status_code == 404:
+        error = ApiError(404, f"path: {path} is not served: /openapi.json lists all", "not_found")
+    else:
+        error = ApiError(
+            cause.status_code,
+            f"method: {path} does not take {method}",
+            "method_not_allowed",
+            headers=cause.headers,
+        )
+    return error_response(request, error)

@@ -1,0 +1,84 @@
+"""``ApiError``: what a client did wrong, in OpenAI's shape; and which errors of ours are that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bitinfer.errors import (
+    ContextLengthError,
+    GrammarError,
+    PromptError,
+    QueueFullError,
+    TokenizerError,
+)
+from bitinfer.json_file import shown
+
+_MOST_CHARS = 500
+
+# The class of OpenAI's errors, which its clients know them by.
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "server_error",
+}
+
+_BAD_REQUESTS: tuple[tuple[type[Exception], str, str | None], ...] = (
+    (ContextLengthError, "context_length_exceeded", "prompt"),
+    (GrammarError, "grammar_error", None),
+    (PromptError, "invalid_prompt", "prompt"),
+    (TokenizerError, "chat_template_error", "messages"),
+)
+
+
+class ApiError(Exception):
+    """An answer that is an error.
+
+    Attributes:
+        status: HTTP status.
+        code: A word for programs.
+        param: The field of the request that is at fault, if it is one.
+        headers: Of the answer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(shown(message, _MOST_CHARS))
+        self.status = status
+        self.code = code
+        self.param = param
+        self.headers = dict(headers or {})
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The answer's JSON."""
+        kind = _TYPES.get(self.status, "invalid_request_error")
+        error = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
+        return {"error": error}
+
+
+def api_error(cause: Exception) -> ApiError:
+    """What a client is told of an exception; of our own faults only that there was one."""
+    if isinstance(cause, ApiError):
+        return cause
+    message = str(cause)
+    if isinstance(cause, QueueFullError):
+        headers = {"retry-after": str(cause.retry_after_s)}
+        return ApiError(429, message, "queue_full", headers=headers)
+    for kind, code, param in _BAD_REQUESTS:
+        if isinstance(cause, kind):
+            return ApiError(400, message, code, param or message.partition(":")[0])
+    return ApiError(500, "the server failed: its log says more", "internal_error")
+
+
+def invalid(message: str, param: str | None = None, code: str = "invalid_value") -> ApiError:
+    """A field of the request has a wrong value; ``message`` begins with its name."""
+    return ApiError(400, message, code, param or message.partition(":")[0])

@@ -1,0 +1,203 @@
+"""``Service``: what all routes share: the model, its backend, and how a prompt becomes streams."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from bitinfer.errors import ContextLengthError
+from bitinfer.generate import Request, check_prompt
+from bitinfer.model import Model
+from bitinfer.serve import limits
+from bitinfer.serve.backend import Backend, Delta, Job, Stream
+from bitinfer.serve.metrics import Metrics
+from bitinfer.serve.problems import ApiError, api_error, invalid
+
+Result = TypeVar("Result")
+Options = Mapping[str, Any]
+
+_PREPARERS = 2  # threads that render, tokenize and compile grammars
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt that fits the context.
+
+    Attributes:
+        token_ids: Its ids.
+        opens_thinking: Whether the reply begins inside a think-block.
+    """
+
+    token_ids: Sequence[int]
+    opens_thinking: bool = False
+
+
+class Service:
+    """A model that is served.
+
+    Attributes:
+        model: The model.
+        name: What clients call it.
+        started: When, in seconds of Unix time.
+        metrics: Figures for /metrics.
+        draining: Set when the server is about to end.
+    """
+
+    def __init__(self, model: Model, backend: Backend, name: str) -> None:
+        self.model = model
+        self.name = name
+        self.backend = backend
+        self.started = int(time.time())
+        self.metrics = Metrics(backend, name)
+        self.draining = False
+        self._pool = ThreadPoolExecutor(_PREPARERS, "bitinfer-prepare")
+
+    def check_model(self, name: str | None) -> None:
+        """Refuse a model that is not served; no name means the one that is.
+
+        Raises:
+            ApiError: another model is wanted.
+        """
+        if name not in (None, "", self.name, f"{self.name}:latest"):
+            raise ApiError(
+                404,
+                f"model: expected {self.name}, which is served here, got {name}",
+                "model_not_found",
+                "model",
+            )
+
+    async def prepare(
+        self, work: Callable[[], Result], limit_s: float | None = None, what: str = ""
+    ) -> Result:
+        """Do in a thread what could take long enough to keep others waiting.
+
+        Raises:
+            ApiError: ``work`` found bad input, or took more than ``limit_s``.
+        """
+        future = asyncio.get_running_loop().run_in_executor(self._pool, work)
+        try:
+            return await asyncio.wait_for(future, limit_s)
+        except asyncio.TimeoutError:
+            raise invalid(f"{what}: not ready within {limit_s:g} s: make it simpler") from None
+        except ValueError as cause:
+            known = api_error(cause)
+            raise (known if known.status != 500 else invalid(str(cause))) from None
+
+    async def submit(
+        self,
+        prompts: Sequence[Prompt],
+        options: Options,
+        n: int,
+        max_tokens: int | None,
+        client: str,
+    ) -> list[Stream]:
+        """Queue ``n`` replies to each prompt, those of one prompt side by side.
+
+        Args:
+            prompts: From `prompt`.
+            options: Of `GenerateOptions`.
+            n: Replies i of a prompt has the seed ``seed + i``.
+            max_tokens: Where it is not in ``options``; None: to the end of the context.
+            client: Who asks.
+
+        Raises:
+            ApiError: an option is out of range, a grammar is in error, or the queue is full.
+        """
+        if self.draining:
+            raise ApiError(503, "the server is about to end", "draining")
+        if len(prompts) * n > limits.MOST_REPLIES:
+            raise invalid(
+                f"n: expected at most {limits.MOST_REPLIES} replies at once, got {len(prompts) * n}"
+            )
+        given = {name: value for name, value in options.items() if value is not None}
+        seed = given.setdefault("seed", secrets.randbits(63))
+        setup, model = self.model.setup, self.model
+
+        def jobs() -> list[Job]:
+            found = []
+            for prompt in prompts:
+                room = model.context_length - len(prompt.token_ids)
+                request = Request.read(
+                    given,  # type: ignore[arg-type]
+                    model.sampling,
+                    max_tokens or room,
+                    setup.tokenizer.eos_token_ids,
+                )
+                for i in range(n):
+                    one = request.with_seed(seed + i)
+                    sampler = setup.sampler(one, prompt.token_ids)
+                    found.append(Job(prompt.token_ids, one, sampler, client))
+            return found
+
+        limit_s = limits.GRAMMAR_TIME_S
+        streams: list[Stream] = []
+        try:
+            for job in await self.prepare(jobs, limit_s, "grammar"):
+                streams.append(self.backend.submit(job))
+        except BaseException as cause:
+            for stream in streams:
+                stream.cancel()
+            self.metrics.refused.labels(self.name).inc()
+            raise (api_error(cause) if isinstance(cause, Exception) else cause) from None
+        return streams
+
+    async def deltas(self, streams: Sequence[Stream]) -> AsyncIterator[tuple[int, Delta | None]]:
+        """The deltas of streams as they come, with the number of the stream; None at its end.
+
+        However it ends, streams that have not ended are given up.
+        """
+        watch = self.metrics.watch()
+        async with aclosing(_merged(streams)) as deltas:
+            async for number, delta in deltas:
+                if delta is None:
+                    self.metrics.ended(streams[number].completion)
+                else:
+                    watch.token(number)
+                yield number, delta
+
+    def close(self) -> None:
+        """End the backend; all that runs is given up."""
+        self.draining = True
+        self.backend.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def prompt(self, token_ids: Sequence[int], opens_thinking: bool = False) -> Prompt:
+        """A prompt of token ids.
+
+        Raises:
+            PromptError: it is empty or holds an id outside the vocabulary.
+            ContextLengthError: it leaves no room for one token.
+        """
+        try:
+            check_prompt(self.model.engine, token_ids)
+        except ContextLengthError as cause:  # without advice that a client cannot follow
+            raise ContextLengthError(str(cause).partition(", or raise")[0]) from None
+        return Prompt(token_ids, opens_thinking)
+
+
+async def _merged(streams: Sequence[Stream]) -> AsyncGenerator[tuple[int, Delta | None], None]:
+    """`Service.deltas`, not counted."""
+
+    async def pull(number: int) -> tuple[int, Delta | None]:
+        return number, await anext(streams[number], None)
+
+    pulls = {asyncio.ensure_future(pull(number)) for number in range(len(streams))}
+    try:
+        while pulls:
+            done, pulls = await asyncio.wait(pulls, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                number, delta = task.result()
+                if delta is not None:
+                    pulls.add(asyncio.ensure_future(pull(number)))
+                yield number, delta
+    finally:
+        for stream in streams:
+            stream.cancel()
+        for task in pulls:
+            task.cancel()

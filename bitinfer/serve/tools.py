@@ -1,0 +1,126 @@
+"""Tool calls in the format of the model's own chat template: how they are forced, and parsed back.
+
+Two formats cover the known templates: calls between <tool_call> tags (Hermes, Qwen), and a reply
+that is nothing but the JSON of a call (Llama 3, Mistral, whose mark is a control token).
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from bitinfer.serve.schemas import Function
+
+_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
+_ARGUMENTS = ("arguments", "parameters")
+
+
+class ToolFormat:
+    """How a template has calls written."""
+
+    def __init__(self, template: str) -> None:
+        """Find the format in the source of a chat template."""
+        self.known = "tools" in template
+        self.tagged = _OPEN in template
+        llama = '"parameters"' in template and '"arguments"' not in template
+        self._arguments = _ARGUMENTS[llama]
+
+    def grammar(self, functions: Sequence[Function]) -> str:
+        """A Lark grammar of one call of one of the functions."""
+        calls = [
+            {
+                "type": "object",
+                "properties": {
+                    "name": {"const": function.name},
+                    self._arguments: function.parameters or {"type": "object"},
+                },
+                "required": ["name", self._arguments],
+                "additionalProperties": False,
+            }
+            for function in functions
+        ]
+        schema = {"x-guidance": {"whitespace_flexible": False}, "anyOf": calls}
+        text = f"call: %json {json.dumps(schema)}\n"
+        if self.tagged:
+            return f'start: "{_OPEN}\\n" call "\\n{_CLOSE}"\n{text}'
+        return f"start: call\n{text}"
+
+
+class ToolCallParser:
+    """Takes calls out of a reply that comes in pieces; what is no call stays text."""
+
+    def __init__(self, tool_format: ToolFormat) -> None:
+        self._tagged = tool_format.tagged
+        self._held = ""
+        self._inside = False  # behind an open tag, or in a reply that may be JSON
+        self._decided = False  # the beginning of a reply without tags was seen
+
+    def add(self, piece: str) -> list[str | dict[str, str]]:
+        """Take a piece; return texts and calls (id, name, arguments) that are certain."""
+        self._held += piece
+        return self._tagged_parts() if self._tagged else self._bare_parts()
+
+    def finish(self) -> list[str | dict[str, str]]:
+        """Return what waits at the end of the reply."""
+        held, self._held = self._held, ""
+        if not held.strip():
+            return []
+        calls = _calls(held) if self._inside else None
+        return list(calls) if calls else [_OPEN * (self._tagged and self._inside) + held]
+
+    def _tagged_parts(self) -> list[str | dict[str, str]]:
+        parts: list[str | dict[str, str]] = []
+        while True:
+            tag = _CLOSE if self._inside else _OPEN
+            before, found, rest = self._held.partition(tag)
+            if not found:
+                break
+            if self._inside:
+                parts += _calls(before) or [_OPEN + before + _CLOSE]
+            elif before.strip():
+                parts.append(before)
+            self._held, self._inside = rest, not self._inside
+        if not self._inside:
+            kept = next((n for n in range(len(_OPEN), 0, -1) if self._held.endswith(_OPEN[:n])), 0)
+            text, self._held = self._held[: len(self._held) - kept], self._held[-kept:] * bool(kept)
+            space = not text.strip()  # between calls, or before the first
+            if space:
+                self._held = text + self._held
+            elif text:
+                parts.append(text)
+        return parts
+
+    def _bare_parts(self) -> list[str | dict[str, str]]:
+        if not self._decided and self._held.strip():
+            self._decided, self._inside = True, self._held.lstrip()[0] in "{["
+        if self._inside or not self._decided:
+            return []
+        text, self._held = self._held, ""
+        return [text]
+
+
+def _calls(text: str) -> list[dict[str, str]] | None:
+    """The calls that a text is; None: it is something else."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    calls = found if isinstance(found, list) else [found]
+    if not calls or not all(isinstance(call, Mapping) and "name" in call for call in calls):
+        return None
+    return [_call(call) for call in calls]
+
+
+def _call(call: Mapping[str, Any]) -> dict[str, str]:
+    arguments: Any = next((call[key] for key in _ARGUMENTS if key in call), {})
+    if not isinstance(arguments, str):
+        arguments = msgspec.json.encode(arguments).decode()
+    return {
+        "id": f"call_{secrets.token_hex(12)}",
+        "name": str(call["name"]),
+        "arguments": arguments,
+    }

@@ -1,0 +1,94 @@
+"""A running server for tests, and plain sockets to it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import openai
+
+from bitinfer.model import Model
+from bitinfer.runtime import default_model
+from bitinfer.serve.guard import Access
+from bitinfer.serve.one_at_a_time import OneAtATime
+from bitinfer.serve.server import Server, bind
+from bitinfer.serve.service import Service
+
+NAME = "tales-6m"
+QUESTION = [{"role": "user", "content": "What color is the sky?"}]
+
+# With tools and thinking, in the manner of Qwen.
+TEMPLATE = (
+    "{{ bos_token }}{% for t in tools or [] %}Tool {{ t.function.name }} <tool_call>{% endfor %}"
+    "{% for m in messages %}<|{{ m.role if m.role != 'tool' else 'user' }}|>{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}{{ c.function.name }}({{ c.function.arguments.city }})"
+    "{% endfor %}{% endfor %}<|assistant|>{% if enable_thinking %}<think>\n{% endif %}"
+)
+
+
+class Running:
+    """A server in a thread."""
+
+    def __init__(self, service: Service, server: Server, port: int) -> None:
+        self.service, self.server, self.port = service, server, port
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def client(self, key: str = "none") -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60)
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        """Status and JSON (or text) of one request by a plain socket."""
+        if body is not None and not isinstance(body, bytes):
+            body = json.dumps(body).encode()
+        named = {"host": "localhost", "connection": "close"}
+        if body is not None:
+            named |= {"content-type": "application/json", "content-length": str(len(body))}
+        named |= {name.replace("_", "-"): value for name, value in headers.items()}
+        head = "".join(f"{name}: {value}\r\n" for name, value in named.items())
+        with self.connect() as sock:
+            sock.sendall(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + (body or b""))
+            return answer(sock)
+
+
+def answer(sock: socket.socket) -> tuple[int, Any]:
+    """Status and body of what a server says before it closes."""
+    with sock.makefile("rb") as file:
+        head, _, body = file.read().partition(b"\r\n\r\n")
+    status = int(head.split()[1])
+    return status, json.loads(body) if b"application/json" in head else body.decode()
+
+
+@contextmanager
+def running(model: Model, *, queue_size: int = 64, **access: Any) -> Iterator[Running]:
+    """Serve ``model`` on a free port."""
+    ready = threading.Event()
+    service = Service(model, OneAtATime(model, queue_size), NAME)
+    with bind("127.0.0.1", 0) as sock:
+        server = Server(service, Access(**access), sock, ready.set)
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        try:
+            assert ready.wait(30)
+            yield Running(service, server, sock.getsockname()[1])
+        finally:
+            server.should_exit = server.force_exit = True
+            thread.join()
+
+
+def model_with_template(folder: Path, template: str = TEMPLATE) -> Path:
+    """The embedded model with another chat template."""
+    shutil.copytree(default_model(), folder)
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    return folder

@@ -1,0 +1,300 @@
+"""Whoever may not ask, or asks badly, gets a 4xx in OpenAI's shape, and nobody else is hurt."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import threading
+
+import openai
+import pytest
+from served import NAME, QUESTION, answer, running
+
+from bitinfer.model import Model
+from bitinfer.runtime import default_model
+from bitinfer.serve import limits
+from bitinfer.serve.protocol import Protocol
+
+CHAT = "/v1/chat/completions"
+BODY = {"model": NAME, "messages": QUESTION, "max_tokens": 4, "temperature": 0}
+
+
+@pytest.fixture(scope="module")
+def model():
+    with Model.load(default_model()) as model:
+        yield model
+
+
+@pytest.fixture(scope="module")
+def served(model):
+    with running(model) as server:
+        yield server
+        status, reply = server.ask("POST", CHAT, BODY)  # unhurt by all that was done to it
+        assert (status, reply["choices"][0]["message"]["content"]) == (200, "The sky is blue")
+
+
+@pytest.fixture(scope="module")
+def locked(model):
+    origins = ("http://pages.example",)
+    with running(model, api_key="secret-key", hosts=("llm.lan",), origins=origins) as server:
+        yield server
+
+
+def code(reply) -> str:
+    assert set(reply["error"]) == {"message", "type", "param", "code"}
+    return reply["error"]["code"]
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "a@[", ""]
+)
+def test_a_foreign_host_is_refused(served, host):
+    status, reply = served.ask("GET", "/v1/models", host=host)
+    assert (status, code(reply)) == (403, "host_not_allowed")
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:1", "127.0.0.1:80", "[::1]:8080"])
+def test_the_machine_s_own_names_are_hosts(served, host):
+    assert served.ask("GET", "/v1/models", host=host)[0] == 200
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost:1", "file://"])
+def test_a_foreign_origin_is_refused(served, origin):
+    status, reply = served.ask("POST", CHAT, BODY, origin=origin)
+    assert (status, code(reply)) == (403, "origin_not_allowed")
+
+
+def test_the_own_origin_may_ask_and_no_page_gets_a_cors_header(served):
+    assert served.ask("POST", CHAT, BODY, origin="http://localhost")[0] == 200
+    with served.connect() as sock:
+        sock.sendall(b"GET /health HTTP/1.0\r\nhost: localhost\r\norigin: http://localhost\r\n\r\n")
+        assert b"access-control" not in sock.makefile("rb").read().lower()
+
+
+def test_hosts_and_origins_can_be_allowed(locked):
+    key = "Bearer secret-key"
+    given = {"host": "llm.lan", "origin": "http://pages.example", "authorization": key}
+    assert locked.ask("GET", "/v1/models", **given)[0] == 200
+
+
+@pytest.mark.parametrize(
+    "key", ["", "Bearer", "Bearer wrong", "Bearer secret-key2", "Basic secret-key", "Bearer é"]
+)
+def test_a_wrong_key_is_refused_everywhere_but_at_probes(locked, key):
+    for method, path in (("GET", "/v1/models"), ("POST", CHAT), ("GET", "/metrics"), ("GET", "/x")):
+        status, reply = locked.ask(method, path, authorization=key)
+        assert (status, code(reply)) == (401, "invalid_api_key")
+        assert "secret-key" not in json.dumps(reply)
+    assert locked.ask("GET", "/health", authorization=key) == (200, {"status": "ok"})
+    assert locked.ask("GET", "/ready")[0] == 200
+
+
+def test_the_official_client_knows_a_wrong_key_and_uses_a_right_one(locked):
+    with locked.client("wrong") as client, pytest.raises(openai.AuthenticationError):
+        client.models.list()
+    with locked.client("secret-key") as client:
+        assert [found.id for found in client.models.list()] == [NAME]
+        assert client.models.retrieve(NAME).id == NAME
+
+
+@pytest.mark.parametrize(
+    ("body", "part"),
+    [
+        (b"", "truncated"),
+        (b'{"messages": [', "truncated"),
+        (b"messages=1", "malformed"),
+        (b'{"temperature": NaN, "messages": []}', "malformed"),
+        (b'{"model": "\xff"}', "utf-8"),
+        (b"[]", "object"),
+        (b'{"x": ' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"}", "nested"),
+    ],
+)
+def test_broken_json_is_refused(served, body, part):
+    status, reply = served.ask("POST", CHAT, body)
+    assert status == 400
+    assert part in reply["error"]["message"].lower()
+
+
+def test_deep_free_json_is_refused(served):
+    schema: dict[str, object] = {}
+    for _ in range(limits.MOST_DEPTH):
+        schema = {"items": schema}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    status, reply = served.ask("POST", CHAT, {**BODY, "response_format": form})
+    assert (status, code(reply)) == (400, "too_deep")
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_another_content_type_is_refused(served, kind):
+    status, reply = served.ask("POST", CHAT, BODY, content_type=kind)
+    assert (status, code(reply)) == (415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", CHAT), ("DELETE", "/v1/models")])
+def test_another_method_is_refused(served, method, path):
+    status, reply = served.ask(method, path)
+    assert (status, code(reply)) == (405, "method_not_allowed")
+
+
+@pytest.mark.parametrize("path", ["/v2", "/v1/../../etc/passwd", "/static/..%2f..%2fetc/passwd"])
+def test_another_path_is_not_found(served, path):
+    status, reply = served.ask("GET", path)
+    assert (status, code(reply)) == (404, "not_found")
+
+
+def test_a_body_that_is_too_large_is_refused_after_it_is_sent(served):
+    status, reply = served.ask("POST", CHAT, b" " * (limits.MOST_BODY_BYTES + 1))
+    assert (status, code(reply)) == (413, "body_too_large")
+
+
+def test_a_body_that_says_it_is_huge_is_refused_at_once(served):
+    with served.connect() as sock:
+        sock.sendall(
+            f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            "content-length: 99999999999\r\n\r\n".encode()
+        )
+        status, reply = answer(sock)
+    assert (status, code(reply)) == (413, "body_too_large")
+
+
+def pour(sock: socket.socket, piece: bytes) -> bytes:
+    """Send ``piece`` until the other side has enough; what it says."""
+    try:
+        while True:
+            sock.sendall(piece)
+    except OSError:
+        pass
+    try:
+        return sock.recv(65536)
+    except OSError:
+        return b""
+
+
+def test_an_endless_body_is_cut(served):
+    with served.connect() as sock:
+        sock.sendall(
+            f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            "transfer-encoding: chunked\r\n\r\n".encode()
+        )
+        said = pour(sock, b"100000\r\n" + b" " * 0x100000 + b"\r\n")
+    assert said == b"" or b" 413 " in said
+
+
+def test_endless_headers_are_cut(served):
+    with served.connect() as sock:
+        sock.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\nx: ")
+        said = pour(sock, b"a" * 65536)
+    assert said == b"" or b" 400 " in said
+
+
+@pytest.mark.parametrize(
+    "sent", [b"\x16\x03\x01\x02\x00\x01\x00", b"GET /\r\n\r\n", b"G E T / HTTP/1.1\r\n\r\n"]
+)
+def test_what_is_not_http_is_refused(served, sent):
+    with served.connect() as sock:
+        sock.sendall(sent + b"\r\n\r\n")
+        status, reply = answer(sock)
+    assert (status, code(reply)) == (400, "invalid_http")
+
+
+def test_headers_that_do_not_come_are_not_waited_for(served, monkeypatch):
+    monkeypatch.setattr(limits, "HEADER_TIME_S", 0.1)
+    with served.connect() as silent, served.connect() as slow:
+        slow.sendall(b"GET /health HTTP/1.1\r\nhost:")
+        for sock in (silent, slow):
+            status, reply = answer(sock)
+            assert (status, code(reply)) == (408, "timeout")
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(served, monkeypatch):
+    monkeypatch.setattr(limits, "BODY_TIME_S", 0.1)
+    with served.connect() as sock:
+        sock.sendall(
+            f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            'content-length: 9\r\n\r\n{"'.encode()
+        )
+        status, reply = answer(sock)
+    assert (status, code(reply)) == (408, "timeout")
+
+
+def test_a_reader_that_stalls_is_cut(served, model, monkeypatch):
+    monkeypatch.setattr(limits, "SEND_TIME_S", 0.1)
+    closed = threading.Event()
+    lost = Protocol.connection_lost
+    monkeypatch.setattr(Protocol, "connection_lost", lambda *args: (lost(*args), closed.set()))
+    longest = max(range(model.tokenizer.vocab_size), key=lambda i: len(model.tokenizer.decode([i])))
+    body = json.dumps({"tokens": [longest] * 500_000}).encode()  # more than buffers hold
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.settimeout(30)
+        sock.connect(("127.0.0.1", served.port))
+        sock.sendall(
+            b"POST /detokenize HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            + f"content-length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
+        assert closed.wait(30)
+
+
+def test_a_client_that_goes_away_frees_its_place(served):
+    counts = served.service.backend.counts
+    long = {**BODY, "max_tokens": 900, "logit_bias": {"2": -100}}
+    for stream in (True, False):
+        with served.connect() as sock:
+            body = json.dumps({**long, "stream": stream}).encode()
+            sock.sendall(
+                f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+                f"content-length: {len(body)}\r\n\r\n".encode()
+                + body
+            )
+            if stream:
+                sock.recv(1)
+    status, reply = served.ask("POST", CHAT, BODY)  # waits its turn
+    assert (status, reply["usage"]["completion_tokens"]) == (200, 4)
+    assert counts().waiting == 0
+
+
+def test_a_full_queue_says_when_to_come_again(model):
+    with running(model, queue_size=1) as server, server.client() as client:
+        status = [server.ask("POST", CHAT, {**BODY, "n": 9})[0]]
+        with pytest.raises(openai.RateLimitError) as caught:
+            client.chat.completions.create(model=NAME, messages=QUESTION, n=9)
+        assert status == [429]
+        assert caught.value.code == "queue_full"
+        assert int(caught.value.response.headers["retry-after"]) > 0
+        assert server.ask("POST", CHAT, BODY)[0] == 200
+
+
+def test_what_a_client_writes_adds_no_line_to_the_log(served, caplog):
+    with caplog.at_level(logging.INFO, "bitinfer.serve"):
+        served.ask("GET", "/a%0d%0aforged%1b[31m")
+        served.ask("POST", CHAT, {**BODY, "model": "x\r\nforged"})
+        served.ask("GET", "/health")
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) >= 2
+    assert all(line.isprintable() for line in lines)
+
+
+def test_metrics_count(served):
+    def value(name: str) -> float:
+        text = served.ask("GET", "/metrics")[1]
+        return float(next(line for line in text.splitlines() if line.startswith(name)).split()[1])
+
+    before = (
+        value("bitinfer_completion_tokens_total"),
+        value("bitinfer_time_to_first_token_seconds_count"),
+    )
+    served.ask("POST", CHAT, BODY)
+    assert value("bitinfer_completion_tokens_total") == before[0] + 4
+    assert value("bitinfer_time_to_first_token_seconds_count") == before[1] + 1
+    assert value("bitinfer_slots") >= 1
+
+
+def test_tokens_and_back(served, model):
+    text = "The sky. </s> ñ"
+    status, reply = served.ask("POST", "/tokenize", {"content": text})
+    assert (status, reply["tokens"]) == (200, model.tokenizer.encode(text))
+    assert served.ask("POST", "/detokenize", reply) == (200, {"content": text})
+    status, reply = served.ask("POST", "/detokenize", {"tokens": [1 << 30]})
+    assert (status, code(reply)) == (400, "invalid_value")
