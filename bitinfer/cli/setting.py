@@ -99,7 +99,7 @@ def plain(value: Any) -> Any:
     """A value as strict JSON has it: keys, infinities and paths are texts."""
     if isinstance(value, dict):
         return {str(key): plain(v) for key, v in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [plain(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
