@@ -15,8 +15,8 @@ import openai
 
 from bitinfer.model import Model
 from bitinfer.runtime import default_model
+from bitinfer.serve.batching import BatchingBackend
 from bitinfer.serve.guard import Access
-from bitinfer.serve.one_at_a_time import OneAtATime
 from bitinfer.serve.server import Server, bind
 from bitinfer.serve.service import Service
 
@@ -71,10 +71,13 @@ def answer(sock: socket.socket) -> tuple[int, Any]:
 
 
 @contextmanager
-def running(model: Model, *, queue_size: int = 64, **access: Any) -> Iterator[Running]:
+def running(
+    model: Model, *, slots: int = 4, queue_limit: int = 64, **access: Any
+) -> Iterator[Running]:
     """Serve ``model`` on a free port."""
     ready = threading.Event()
-    service = Service(model, OneAtATime(model, queue_size), NAME)
+    backend = BatchingBackend(model.engine, model.setup, slots=slots, queue_limit=queue_limit)
+    service = Service(model, backend, NAME)
     with bind("127.0.0.1", 0) as sock:
         server = Server(service, Access(**access), sock, ready.set)
         thread = threading.Thread(target=server.run)

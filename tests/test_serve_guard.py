@@ -256,7 +256,7 @@ def test_a_client_that_goes_away_frees_its_place(served):
 
 
 def test_a_full_queue_says_when_to_come_again(model):
-    with running(model, queue_size=1) as server, server.client() as client:
+    with running(model, slots=1, queue_limit=1) as server, server.client() as client:
         status = [server.ask("POST", CHAT, {**BODY, "n": 9})[0]]
         with pytest.raises(openai.RateLimitError) as caught:
             client.chat.completions.create(model=NAME, messages=QUESTION, n=9)

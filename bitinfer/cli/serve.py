@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from bitinfer.cli.options import Sections, load_model, serving_options, setting
 from bitinfer.cli.setting import Whole
+from bitinfer.serve.limits import QUEUE_LIMIT, SLOTS
 
 
 @click.command(
@@ -36,7 +37,14 @@ What the server speaks: docs/serve.md.""",
 )
 @setting("--served-name", metavar="NAME", help="What clients call the model [default: its folder]")
 @setting(
-    "--queue-size", type=Whole(1), default=64, show_default=True, help="Most requests that wait"
+    "--slots", type=Whole(1, 256), default=SLOTS, show_default=True, help="Replies made at once"
+)
+@setting(
+    "--queue-size",
+    type=Whole(1),
+    default=QUEUE_LIMIT,
+    show_default=True,
+    help="Most replies that wait",
 )
 @setting("--access-log/--no-access-log", default=True, help="A line on stderr for each request")
 @serving_options
@@ -62,7 +70,8 @@ def serve(name: str | None, **options: Any) -> None:
             f"--host {host}: others could reach it: set --api-key or BITINFER_API_KEY", ctx=ctx
         )
     access = Access(key or None, options.pop("allow_host"), options.pop("allow_origin"))
-    served, queue_size = options.pop("served_name"), options.pop("queue_size")
+    served = options.pop("served_name")
+    sizes = {name: options.pop(name) for name in ("slots", "queue_size")}
     _print_log(options.pop("access_log"))
     with server.bind(host, options.pop("port")) as sock, load_model(options) as model:
         address, port = sock.getsockname()[:2]
@@ -72,7 +81,7 @@ def serve(name: str | None, **options: Any) -> None:
         def ready() -> None:
             click.echo(f"serving {served} on http://{shown}:{port} (API: /v1)", err=True)
 
-        server.serve(model, sock, access, name=served, queue_size=queue_size, ready=ready)
+        server.serve(model, sock, access, name=served, ready=ready, **sizes)
 
 
 def _print_log(requests: bool) -> None:

@@ -19,10 +19,9 @@ from bitinfer.engine import KV_BLOCK, Engine, KvCache, Rows
 from bitinfer.errors import BitinferError, QueueFullError
 from bitinfer.generate import Reply, Setup, most_candidates, take_token
 from bitinfer.serve.backend import Counts, Delta, Job, Stream
+from bitinfer.serve.limits import QUEUE_LIMIT, SLOTS
 from bitinfer.serve.scheduler import Scheduler, Task, fewest_blocks
 
-SLOTS = 16
-QUEUE_LIMIT = 128
 _MEMORY_SHARE = 4  # by default, caches take at most one part in so many of the memory that is free
 _MOST_RETRY_S = 60
 

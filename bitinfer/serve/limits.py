@@ -1,5 +1,8 @@
 """The limits of the server, each with its reason; whoever exceeds one gets a 4xx that names it."""
 
+SLOTS = 16  # replies that are generated at once
+QUEUE_LIMIT = 128  # that wait
+
 MOST_HEADER_BYTES = 32 << 10  # one request's line and headers
 HEADER_TIME_S = 10.0  # from a connection (or the answer before) to the end of the headers
 KEEP_ALIVE_S = 30  # an idle connection is closed then

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
@@ -16,6 +16,19 @@ from bitinfer.serve.backend import Backend
 
 _FIRST_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _BETWEEN_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
+
+
+_COUNTS = (  # of the backend
+    ("waiting", "Jobs in the queue", GaugeMetricFamily),
+    ("running", "Jobs in prefill or decode", GaugeMetricFamily),
+    ("slots", "Most jobs that run at once", GaugeMetricFamily),
+    ("cache_tokens", "Positions that the KV caches can hold", GaugeMetricFamily),
+    ("cache_tokens_used", "Positions that are held", GaugeMetricFamily),
+    ("cache_bytes", "Memory of the KV caches", GaugeMetricFamily),
+    ("run_tokens", "Tokens that went through the model", CounterMetricFamily),
+    ("cached_tokens", "Tokens of prompts that were in memory already", CounterMetricFamily),
+    ("preempted", "Jobs that had to wait again for memory", CounterMetricFamily),
+)
 
 
 class Metrics:
@@ -38,9 +51,6 @@ class Metrics:
         )
         self._prompt = Counter(
             "bitinfer_prompt_tokens", "Tokens of prompts", names, registry=registry
-        )
-        self._cached = Counter(
-            "bitinfer_cached_tokens", "Tokens of prompts from a cache", names, registry=registry
         )
         self._completion = Counter(
             "bitinfer_completion_tokens", "Tokens generated", names, registry=registry
@@ -74,7 +84,6 @@ class Metrics:
         """A reply is whole."""
         usage = completion.usage
         self._prompt.labels(self._model).inc(usage.prompt_tokens)
-        self._cached.labels(self._model).inc(usage.cached_tokens)
         self._completion.labels(self._model).inc(usage.completion_tokens)
         self._ended.labels(self._model, completion.finish_reason).inc()
 
@@ -108,17 +117,10 @@ class _Busy(Collector):
     def __init__(self, backend: Backend, model: str) -> None:
         self._backend, self._model = backend, model
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """One gauge for each count."""
+    def collect(self) -> Iterator[Metric]:
+        """Each count."""
         counts = self._backend.counts()
-        for name, text in (
-            ("waiting", "Jobs in the queue"),
-            ("running", "Jobs in prefill or decode"),
-            ("slots", "Most jobs that run at once"),
-            ("cache_tokens", "Positions that the KV caches can hold"),
-            ("cache_tokens_used", "Positions that are held"),
-            ("cache_bytes", "Memory of the KV caches"),
-        ):
-            gauge = GaugeMetricFamily(f"bitinfer_{name}", text, labels=["model"])
-            gauge.add_metric([self._model], getattr(counts, name))
-            yield gauge
+        for name, text, kind in _COUNTS:
+            family = kind(f"bitinfer_{name}", text, labels=["model"])
+            family.add_metric([self._model], getattr(counts, name))
+            yield family

@@ -16,8 +16,8 @@ from bitinfer.errors import ConfigError
 from bitinfer.model import Model
 from bitinfer.serve import limits
 from bitinfer.serve.app import make_app
+from bitinfer.serve.batching import BatchingBackend
 from bitinfer.serve.guard import Access
-from bitinfer.serve.one_at_a_time import OneAtATime
 from bitinfer.serve.protocol import Protocol
 from bitinfer.serve.service import Service
 
@@ -119,6 +119,7 @@ def serve(
     access: Access,
     *,
     name: str,
+    slots: int,
     queue_size: int,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
@@ -129,8 +130,10 @@ def serve(
         sock: From `bind`.
         access: Who may ask.
         name: What clients call the model.
-        queue_size: Most jobs that wait.
+        slots: Most replies that are generated at once.
+        queue_size: Most that wait.
         ready: Called when requests are taken.
     """
-    service = Service(model, OneAtATime(model, queue_size), name)
+    backend = BatchingBackend(model.engine, model.setup, slots=slots, queue_limit=queue_size)
+    service = Service(model, backend, name)
     Server(service, access, sock, ready).run()
