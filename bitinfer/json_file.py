@@ -17,7 +17,7 @@ _IMPOSTORS: tuple[tuple[bytes, str, str], ...] = (
     (b"<!doctype", "an HTML page", "a login or error page was saved: download the file again"),
     (b"<html", "an HTML page", "a login or error page was saved: download the file again"),
     (b"<?xml", "an XML page", "an error page was saved: download the file again"),
-    (b"gguf", "a GGUF file", "use the model's safetensors checkpoint"),
+    (b"gguf", "a GGUF file", "name it .gguf and give its path as the model"),
     (b"pk\x03\x04", "a zip or PyTorch archive", "use the model's safetensors checkpoint"),
     (b"\x80\x02", "a PyTorch pickle", "use the model's safetensors checkpoint"),
 )

@@ -31,7 +31,7 @@ IMPOSTORS = [
     (LFS, "a Git LFS pointer: run 'git lfs pull' to fetch the real file"),
     (HTML, "an HTML page: a login or error page was saved: download the file again"),
     (b"PK\x03\x04rest", "a zip or PyTorch archive: use the model's safetensors checkpoint"),
-    (b"GGUF\x03\0\0\0rest", "a GGUF file: use the model's safetensors checkpoint"),
+    (b"GGUF\x03\0\0\0rest", "a GGUF file: name it .gguf and give its path as the model"),
 ]
 SCALE = "model.layers.0.mlp.down_proj.weight_scale"
 FILE = "model.safetensors"

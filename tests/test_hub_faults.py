@@ -101,7 +101,6 @@ def test_a_disk_that_fills_up_keeps_what_came(hub, monkeypatch):
 @pytest.mark.parametrize(
     ("files", "text"),
     [
-        ({"model.gguf": b"GGUF"}, r"got GGUF weights only \(model\.gguf\)"),
         ({"pytorch_model.bin": b""}, "got PyTorch pickle weights only"),
         ({"README.md": b""}, "got no weights"),
     ],

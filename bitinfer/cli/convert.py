@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from bitinfer.cli.bytes_bar import bytes_bar
+from bitinfer.cli.notes import echo_notes
 
 _LOSS = (
     "warning: these weights were not trained to be ternary: expect text of far lower quality than"
@@ -56,14 +57,12 @@ Examples:
 def convert(source: Path, target: Path, ternarize: str | None, **options: Any) -> None:
     """Pack the checkpoint SOURCE, a folder or a GGUF file, into the new folder TARGET."""
     from bitinfer import convert as conversion
-    from bitinfer.formats.packed import PACKED_NAME, PackedFile
 
     started_s = time.monotonic()
     with bytes_bar() if sys.stderr.isatty() else nullcontext() as report:
         progress = None if report is None else functools.partial(report, "pack")
         conversion.convert(source, target, ternarize=ternarize, progress=progress, **options)
-    for note in PackedFile(target / PACKED_NAME).header.source.get("notes", ()):
-        click.echo(f"note: {note}", err=True)
+    echo_notes(target)
     if ternarize is not None:
         click.echo(_LOSS, err=True)
     size = sum(file.stat().st_size for file in target.iterdir())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bitinfer.cli.bytes_bar import bytes_bar
+from bitinfer.cli.notes import echo_notes
 from bitinfer.cli.size import size_text
 from bitinfer.cli.text import printable
 
@@ -30,6 +31,8 @@ Examples:
 def pull(model: str, check: bool) -> None:
     """Fetch MODEL (owner/name, owner/name@revision or a short name) and pack it.
 
+    Of GGUF files, the one of a ternary type is taken; owner/name:FILE or owner/name:i2_s names it.
+
     Asks the hub for what is new; what is here is not fetched again, and a download that was cut
     off goes on where it stopped. HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE do what they do
     for every program that uses the hub.
@@ -39,7 +42,7 @@ def pull(model: str, check: bool) -> None:
 
     name = _name(model)
     with bytes_bar() as report:
-        fetch(name, report, check=check)
+        echo_notes(fetch(name, report, check=check))
     kept = find_kept(name)
     click.echo(f"{name}: ready, {_sizes(kept)}: 'bitinfer chat {model}'")
 
@@ -68,7 +71,7 @@ def list_command(known: bool, as_json: bool) -> None:
         for kept in models:
             record, size = kept.record, size_text(kept.source_bytes + kept.packed_bytes)
             revision = _revision(record.revision, record.commit)
-            rows.append([record.repo, revision, size, kept.state, _when(kept.used)])
+            rows.append([record.title, revision, size, kept.state, _when(kept.used)])
         _print(rows, left=["model", "revision", "state", "last used"], drop=["last used"])
     else:
         click.echo("nothing was pulled: 'bitinfer pull MODEL' does, 'bitinfer list --known' helps")
@@ -88,7 +91,7 @@ def show(model: str, as_json: bool) -> None:
     from bitinfer.hub.names import known_models
 
     name = _name(model)
-    facts: dict[str, Any] = {"repo": name.repo, "revision": name.revision}
+    facts: dict[str, Any] = {"repo": name.repo, "revision": name.revision, "file": name.file}
     for short, known in known_models().items():
         if known.repo == name.repo:
             facts |= {"short_name": short, **_known_facts(known)}
@@ -157,8 +160,8 @@ def _name(model: str) -> ModelName:
     name = parse_name(model)
     if name is None:
         raise click.UsageError(
-            f"{model!r}: expected owner/name, owner/name@revision or a short name ('bitinfer list"
-            " --known' shows them)",
+            f"{model!r}: expected owner/name, owner/name@revision, owner/name:file.gguf or a short"
+            " name ('bitinfer list --known' shows them)",
             ctx=click.get_current_context(),
         )
     return name
@@ -194,6 +197,7 @@ def _facts(kept: Kept) -> dict[str, Any]:
     return {
         "repo": record.repo,
         "revision": record.revision,
+        **({"file": record.file} if record.file else {}),
         "commit": record.commit,
         "licence": record.licence,
         "state": kept.state,

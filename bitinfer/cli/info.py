@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bitinfer.cli.notes import packed_notes
 from bitinfer.cli.size import size_text
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def model_facts(model: Model) -> dict[str, Any]:
         "file_bytes": file_bytes(model.path),
         "bytes_per_token": read,
         "chat_template": model.has_chat_template,
-        "notes": list(engine.notes),
+        "notes": [*packed_notes(model.path), *engine.notes],
     }
 
 

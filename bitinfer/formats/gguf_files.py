@@ -11,6 +11,8 @@ from bitinfer.errors import CheckpointError
 ENDING = ".gguf"
 # Ternary types as file names have them, the best first: I2_S keeps a scale of 32 bits.
 _TERNARY = ("i2_s", "tq2_0", "tq1_0", "q2_0", "q1_0", "tl2", "tl1")
+# Types in file names that are never ternary.
+DENSE_NAME = re.compile(r"(?<![a-z\d])(q[2-6]_k|q[45]_[01]|q8_0|iq\d|mxfp4)(?![a-z\d]*_bn)")
 
 
 def choose_gguf(names: Iterable[str]) -> list[str]:

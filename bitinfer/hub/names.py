@@ -1,4 +1,4 @@
-"""Names of models on the hub: ``owner/name``, ``owner/name@revision``, and short ones."""
+"""Names of models on the hub: ``owner/name[@revision][:file.gguf]``, and short ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from pathlib import Path
 
 _DEFAULT_REVISION = "main"
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
-_NAME = re.compile(rf"({_PART}/{_PART})(?:@([A-Za-z0-9_][A-Za-z0-9_./-]{{0,199}}))?")
+_NAME = re.compile(
+    rf"({_PART}/{_PART})(?:@([A-Za-z0-9_][A-Za-z0-9_./-]{{0,199}}))?"
+    r"(?::([A-Za-z0-9_][A-Za-z0-9_. -]{0,199}))?"
+)
 _T5_BYTES = 0.2  # of a ternary weight in the densest packing
 
 
@@ -22,15 +25,17 @@ class ModelName:
     Attributes:
         repo: ``owner/name``.
         revision: A branch, a tag or a commit.
+        file: A GGUF file, or a part of its name that no other has; None: as `choose_gguf` says.
     """
 
     repo: str
     revision: str = _DEFAULT_REVISION
+    file: str | None = None
 
     def __str__(self) -> str:
         """As a user types it."""
         at = "" if self.revision == _DEFAULT_REVISION else f"@{self.revision}"
-        return self.repo + at
+        return self.repo + at + (f":{self.file}" if self.file else "")
 
 
 @dataclass(frozen=True)
@@ -78,10 +83,10 @@ def known_models() -> Mapping[str, KnownModel]:
 
 def parse_name(text: str) -> ModelName | None:
     """The model that ``text`` names, or None where it can be no name of one."""
-    short, at, revision = text.partition("@")
+    short = re.split("[@:]", text)[0]
     if short in known_models():
-        text = known_models()[short].repo + at + revision
+        text = known_models()[short].repo + text[len(short) :]
     match = _NAME.fullmatch(text)
     if match is None or re.search(r"\.\.|--|//", match[1]) or ".." in (match[2] or ""):
         return None
-    return ModelName(match[1], match[2] or _DEFAULT_REVISION)
+    return ModelName(match[1], match[2] or _DEFAULT_REVISION, match[3])

@@ -12,6 +12,7 @@ from bitinfer.config import ModelConfig
 from bitinfer.convert import convert
 from bitinfer.errors import HubError
 from bitinfer.families import find_family
+from bitinfer.formats.gguf_files import ENDING as GGUF_ENDING
 from bitinfer.hub import hub_cache
 from bitinfer.hub.digests import sha256_of
 from bitinfer.hub.download import fetch
@@ -24,7 +25,7 @@ from bitinfer.hub.records import (
     write_record,
     write_whole,
 )
-from bitinfer.hub.remote import ask_hub, is_taken
+from bitinfer.hub.remote import ask_hub, taken
 from bitinfer.hub.verify import remove_damaged
 
 Report = Callable[[str, int, int], None]  # what is done, bytes done, bytes in all
@@ -109,14 +110,13 @@ def _record_of_snapshot(name: ModelName) -> Record | None:
     if commit is None:
         return None
     folder = hub_cache.repo_folder(name.repo) / "snapshots" / commit
-    files = {
-        path.name: HubFile(path.stat().st_size, path.readlink().name)
-        for path in sorted(folder.iterdir())
-        if path.is_symlink() and path.is_file() and is_taken(path.name)
-    }
-    if not any(file.endswith(".safetensors") for file in files):
+    there = {path.name: path for path in folder.iterdir() if path.is_symlink() and path.is_file()}
+    try:
+        paths = [there[file] for file in taken(name, there)]
+    except HubError:
         return None
-    record = Record(name.repo, name.revision, commit, None, files)
+    files = {path.name: HubFile(path.stat().st_size, path.readlink().name) for path in paths}
+    record = Record(name.repo, name.revision, commit, None, files, name.file)
     write_record(record)
     return record
 
@@ -161,8 +161,10 @@ def _pack(record: Record, report: Report) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     for left in folder.parent.glob(f".{folder.name}.partial-*"):  # of a process that was killed
         shutil.rmtree(left, ignore_errors=True)
+    source = hub_cache.snapshot_folder(record)
+    gguf = [file for file in record.files if file.endswith(GGUF_ENDING)]
     convert(
-        hub_cache.snapshot_folder(record),
+        source / gguf[0] if gguf else source,
         folder,
         progress=lambda done, total: report("pack", done, total),
     )

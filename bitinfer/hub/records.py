@@ -3,6 +3,7 @@
 ::
 
     <hub folder>/<owner>--<name>/<revision>.json       the record; its mtime is the last use
+    <hub folder>/<owner>--<name>/<revision>%3A<file>.json    where a file was asked for
     <hub folder>/<owner>--<name>/<key>/<name>/         the packed folder, key: of the source files
     <hub folder>/<owner>--<name>/<key>/digests.json    SHA-256 of its files, written last
 """
@@ -61,6 +62,7 @@ class Record:
         commit: What that was then.
         licence: As the hub names it; None: it does not.
         files: The files that bitinfer takes, by name.
+        file: The GGUF file as asked for; None: none was.
     """
 
     repo: str
@@ -68,6 +70,7 @@ class Record:
     commit: str
     licence: str | None
     files: Mapping[str, HubFile]
+    file: str | None = None
 
     def __post_init__(self) -> None:
         """Check what may come from outside; the commit names a folder on disk."""
@@ -77,7 +80,12 @@ class Record:
     @property
     def name(self) -> ModelName:
         """As a user types it."""
-        return ModelName(self.repo, self.revision)
+        return ModelName(self.repo, self.revision, self.file)
+
+    @property
+    def title(self) -> str:
+        """The repository, and the file that was asked for."""
+        return str(ModelName(self.repo, file=self.file))
 
     @property
     def key(self) -> str:
@@ -121,7 +129,8 @@ def _model_folder(repo: str) -> Path:
 
 
 def _record_path(name: ModelName) -> Path:
-    return _model_folder(name.repo) / f"{quote(name.revision, safe='')}.json"
+    version = name.revision + (f":{name.file}" if name.file else "")
+    return _model_folder(name.repo) / f"{quote(version, safe='')}.json"
 
 
 def read_record(name: ModelName) -> Record | None:

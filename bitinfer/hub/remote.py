@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from bitinfer.errors import HubError
+from bitinfer.formats.gguf_files import DENSE_NAME, ENDING as GGUF_ENDING, choose_gguf
 from bitinfer.formats.safetensors import INDEX_NAME, SINGLE_NAME
 from bitinfer.formats.source import SIDE_FILES
 from bitinfer.hub.faults import told_plainly
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _ENDING = ".safetensors"
 _TIMEOUT_S = 30.0
+_SHOWN_FILES = 4  # in messages
 
 
 def ask_hub(name: ModelName) -> Record:
@@ -35,10 +37,10 @@ def ask_hub(name: ModelName) -> Record:
             name.repo, revision=name.revision, files_metadata=True, timeout=_TIMEOUT_S
         )
     offered = {sibling.rfilename: sibling for sibling in info.siblings or []}
-    taken = _taken(name, offered)
+    wanted = taken(name, offered)
     try:
-        files = {file: _described(offered[file]) for file in taken}
-        return Record(name.repo, name.revision, info.sha or "", _licence(info), files)
+        files = {file: _described(offered[file]) for file in wanted}
+        return Record(name.repo, name.revision, info.sha or "", _licence(info), files, name.file)
     except HubError as cause:
         raise HubError(f"{name}: the hub's answer: {cause}") from None
 
@@ -50,31 +52,61 @@ def _described(sibling: RepoSibling) -> HubFile:
     return HubFile(size, digest)
 
 
-def is_taken(file: str) -> bool:
-    """Whether bitinfer takes a file of this name."""
+def taken(name: ModelName, offered: Collection[str]) -> list[str]:
+    """Names of the files to fetch, the weights last.
+
+    Args:
+        name: The model.
+        offered: Names of its files.
+
+    Raises:
+        HubError: there are no weights that bitinfer reads, or it is not clear which.
+    """
+    files = sorted(filter(_is_taken, offered), key=lambda file: (file.endswith(_ENDING), file))
+    if SINGLE_NAME in files:  # then the reader passes over shards
+        files = [file for file in files if file != INDEX_NAME and not _SHARD.fullmatch(file)]
+    if name.file is not None or not any(file.endswith(_ENDING) for file in files):
+        return [_gguf(name, offered)]
+    if "config.json" not in files:
+        raise HubError(f"{name}: expected a config.json on the hub, got none: it is no model")
+    return files
+
+
+def _is_taken(file: str) -> bool:
     return file in (*SIDE_FILES, INDEX_NAME, SINGLE_NAME) or _SHARD.fullmatch(file) is not None
 
 
-def _taken(name: ModelName, offered: Collection[str]) -> list[str]:
-    """Names of the files to fetch, the weights last."""
-    taken = sorted(filter(is_taken, offered), key=lambda file: (file.endswith(_ENDING), file))
-    if SINGLE_NAME in taken:  # then the reader passes over shards
-        taken = [file for file in taken if file != INDEX_NAME and not _SHARD.fullmatch(file)]
-    if not any(file.endswith(_ENDING) for file in taken):
+def _gguf(name: ModelName, offered: Collection[str]) -> str:
+    """The GGUF file that is meant; all that bitinfer needs is in it."""
+    there = sorted(file for file in offered if file.endswith(GGUF_ENDING) and "/" not in file)
+    asked = name.file or ""
+    found = [file for file in there if file == asked]
+    found = found or choose_gguf(file for file in there if asked.lower() in file.lower())
+    if not there:
         raise _no_weights(name, offered)
-    if "config.json" not in taken:
-        raise HubError(f"{name}: expected a config.json on the hub, got none: it is no model")
-    return taken
+    if len(found) != 1:
+        files = ", ".join((found or there)[:_SHOWN_FILES])
+        example = ModelName(name.repo, name.revision, (found or there)[0])
+        raise HubError(
+            f"{name}: expected one GGUF file of a ternary type, got {files}: name the one to take,"
+            f" as {example}"
+        )
+    if DENSE_NAME.search(found[0].lower()):
+        raise HubError(
+            f"{name}: expected ternary weights, got {found[0]}, which by its name is not ternary:"
+            " llama.cpp runs it"
+        )
+    return found[0]
 
 
 def _no_weights(name: ModelName, offered: Collection[str]) -> HubError:
-    kinds = {"GGUF": ".gguf", "PyTorch pickle": ".bin", "safetensors of another name": _ENDING}
+    kinds = {"PyTorch pickle": ".bin", "safetensors of another name": _ENDING}
     for kind, ending in kinds.items():
         for file in sorted(offered):
             if file.endswith(ending):
                 return HubError(
                     f"{name}: expected {SINGLE_NAME}, got {kind} weights only ({file}), which are"
-                    " not read yet: take the model's safetensors repository"
+                    " not read: take the model's safetensors or GGUF repository"
                 )
     return HubError(f"{name}: expected {SINGLE_NAME} on the hub, got no weights: it is no model")
 
