@@ -12,6 +12,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from bitinfer import default_model, export_gguf
 from bitinfer.convert import convert
+from bitinfer.engine import Engine
 from bitinfer.errors import ExportError
 from bitinfer.families.gguf_names import hugging_face_name
 from bitinfer.formats.gguf import GgufFile
@@ -286,6 +287,25 @@ def test_a_file_is_replaced_only_by_force(tmp_path):
         export_gguf("tales-6m", tmp_path / "gone" / "x.gguf", kind="i2_s")
     with pytest.raises(ValueError, match="kind: expected tq1_0, tq2_0, i2_s, got 'q4_0'"):
         export_gguf("tales-6m", tmp_path / "y.gguf", kind="q4_0")
+
+
+@pytest.mark.parametrize("kind", ["tq1_0", "i2_s"])
+def test_an_exported_model_runs_with_the_same_bits_and_exports_to_the_same_bytes(tmp_path, kind):
+    first = export_gguf("tales-6m", tmp_path / "tales-6m.gguf", kind=kind).path
+    ids = [1, 400, 500, 600, 700]
+    original = Engine.load(default_model(), head="source").logits(ids)
+    assert np.array_equal(Engine.load(first, head="source").logits(ids), original)
+    second = export_gguf(first, tmp_path / "again.gguf", kind=kind)
+    expected, got = GgufFile(first), GgufFile(second.path)
+    for name, tensor in expected.tensors.items():
+        assert got.tensors[name].shape == tensor.shape
+        assert (got.view(name) == expected.view(name)).all(), name
+    changed = [
+        key
+        for key, value in expected.metadata.items()
+        if not np.array_equal(np.array(value), np.array(got.metadata[key]))
+    ]
+    assert changed == ["general.name"]
 
 
 def test_progress_counts_every_byte_of_the_tensors(tmp_path):

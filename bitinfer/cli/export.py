@@ -32,7 +32,7 @@ Examples:
 )
 @click.option("--force", is_flag=True, help="Replace an existing file")
 def export(model: str, target: Path, kind: str, force: bool) -> None:
-    """Write MODEL (folder or name) to the GGUF file OUT.gguf, with its tokenizer."""
+    """Write MODEL (folder, GGUF file or name) to the file OUT.gguf, with its tokenizer."""
     from bitinfer.export import export_gguf
 
     folder = model_folder(model)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitinfer.chat_template import ChatTemplate
 from bitinfer.errors import ExportError
 from bitinfer.export.vocabulary import tokenizer_metadata
 from bitinfer.export.weights import Weights, open_weights
@@ -22,7 +21,7 @@ from bitinfer.families.gguf_architecture import (
     find_architecture,
     rope_factors,
 )
-from bitinfer.families.gguf_names import gguf_name, permuted
+from bitinfer.families.gguf_names import gguf_name, permuted, permuted_heads
 from bitinfer.families.spec import (
     EMBEDDING,
     HEAD,
@@ -52,7 +51,8 @@ class Exported:
         path: Where it is.
         architecture: Its general.architecture.
         programs: What reads it.
-        notes: What the file cannot hold exactly, each a line for the user.
+        notes: What was mended in the model, and what the file cannot hold exactly; lines for the
+            user.
     """
 
     path: Path
@@ -72,7 +72,7 @@ def export_gguf(
     """Write a model as a GGUF file, whole or not at all; equal inputs give equal bytes.
 
     Args:
-        model: A model folder, packed or raw, or a name that ``Model.load`` takes.
+        model: A model folder, packed or raw, a GGUF file, or a name that ``Model.load`` takes.
         target: The file to make; its folder must exist.
         kind: Type of the ternary matrices: ``tq1_0`` (1.69 bits a weight), ``tq2_0`` (2.06) for
             llama.cpp, ``i2_s`` (2.0) for bitnet.cpp.
@@ -110,18 +110,21 @@ def _check_target(target: Path, force: bool) -> None:
 class _Export:
     """One run: what goes into the file, and what is noted on the way."""
 
-    def __init__(self, folder: Path, target: Path, kind: str) -> None:
-        self._weights: Weights = open_weights(folder)
+    def __init__(self, model: Path, target: Path, kind: str) -> None:
+        self._weights: Weights = open_weights(model)
         self._kind = kind
         self._rounded: list[float] = []  # relative errors of scales that fp16 cannot hold
         self._target = target
         spec = self._weights.spec
         self._spec = spec
-        self._architecture: Architecture = find_architecture(spec, kind, str(folder))
-        self._rope = rope_factors(check_spec(spec, str(folder), ExportError))
+        self._architecture: Architecture = find_architecture(spec, kind, str(model))
+        self._config = check_spec(spec, str(model), ExportError)
+        self._rope = rope_factors(self._config)
         self._ternary = ternary_shapes(spec)
         self._here = self._names()
-        self._metadata, self._notes = self._read_metadata(folder)
+        vocabulary, notes = tokenizer_metadata(model, spec)
+        self._metadata = {**self._general(), **vocabulary}
+        self._notes = [*self._weights.notes, *notes]
 
     def run(self, progress: Progress | None) -> Exported:
         """Write the file."""
@@ -160,18 +163,15 @@ class _Export:
         names = {gguf_name(name): name for name in (*outside, *inside)}
         return names if self._rope is None else {ROPE_FACTORS: ROPE_FACTORS, **names}
 
-    def _read_metadata(self, folder: Path) -> tuple[dict[str, Value], list[str]]:
-        template = ChatTemplate.load(folder)
-        source = template.source if template else ""
-        vocabulary, notes = tokenizer_metadata(folder, self._spec, source)
-        general: dict[str, Value] = {
+    def _general(self) -> dict[str, Value]:
+        """Metadata of the model but of its text."""
+        return {
             "general.architecture": self._architecture.name,
             "general.name": self._weights.name,
             "general.file_type": _FILE_TYPES[self._kind],
             "general.quantization_version": 2,
+            **architecture_metadata(self._architecture, self._spec),
         }
-        own = architecture_metadata(self._architecture, self._spec)
-        return {**general, **own, **vocabulary}, notes
 
     def _tensor(self, name: str) -> NewTensor:
         """What becomes of a tensor here."""
@@ -189,7 +189,7 @@ class _Export:
 
     def _chunks(self, name: str, kind: str) -> Iterable[NDArray[Any]]:
         """The bytes of a tensor here as the file has them."""
-        heads = self._architecture.permuted_heads(name, self._spec)
+        heads = permuted_heads(name, self._architecture.name, self._config)
         if name in self._ternary:
             trits, scale = self._weights.trits(name)
             return self._encoded(name, kind, permuted(trits, heads) if heads else trits, scale)

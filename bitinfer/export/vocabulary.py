@@ -1,4 +1,4 @@
-"""The tokenizer of a model folder as GGUF metadata, with the ids that open and end a text."""
+"""The tokenizer of a model as GGUF metadata, with the ids that open and end a text."""
 
 from __future__ import annotations
 
@@ -10,32 +10,25 @@ from typing import Any
 from bitinfer.formats.gguf_tokenizer import PREFIX
 from bitinfer.formats.gguf_vocabulary import vocabulary_metadata
 from bitinfer.formats.gguf_writer import Value
-from bitinfer.tokenizer import END_OF_TURN, Tokenizer
+from bitinfer.model_text import ModelText
+from bitinfer.tokenizer import END_OF_TURN
 
 
-def tokenizer_metadata(
-    folder: Path, spec: Mapping[str, Any], template: str
-) -> tuple[dict[str, Value], list[str]]:
-    """Keys "tokenizer.*" of a model folder, and notes on what they leave out.
+def tokenizer_metadata(model: Path, spec: Mapping[str, Any]) -> tuple[dict[str, Value], list[str]]:
+    """Keys "tokenizer.*" of a model folder or file, and notes on what they leave out.
 
     Args:
-        folder: Holds the tokenizer's files.
+        model: Folder or GGUF file.
         spec: The decoder's spec.
-        template: Source of the chat template; "" where there is none.
 
     Raises:
         TokenizerError: the tokenizer's files cannot be used.
         ExportError: GGUF cannot express the tokenizer.
     """
-    tokenizer = Tokenizer.load(
-        folder,
-        vocab_size=spec["vocab_size"],
-        bos_token_id=spec["bos_token_id"],
-        eos_token_ids=spec["eos_token_ids"],
-        template=template,
-    )
+    text = ModelText(model)
+    tokenizer = text.tokenizer(spec)
     content = json.loads(tokenizer.to_json())
-    fields = vocabulary_metadata(content, spec["vocab_size"], str(folder))
+    fields = vocabulary_metadata(content, spec["vocab_size"], str(model))
     bos, names = tokenizer.bos_token_id, tokenizer.vocabulary
     fields[f"{PREFIX}add_bos_token"] = tokenizer.encode("", add_special_tokens=True) != []
     if bos is not None:
@@ -47,7 +40,7 @@ def tokenizer_metadata(
     )
     for key, token_id in zip(("eos_token_id", "eot_token_id"), ends, strict=False):
         fields[PREFIX + key] = token_id
-    if template:
-        fields["tokenizer.chat_template"] = template
+    if text.chat_template is not None:
+        fields["tokenizer.chat_template"] = text.chat_template.source
     left = ", ".join(names[i] for i in ends[2:])
     return fields, [f"GGUF names two end tokens, and not {left}"] if left else []

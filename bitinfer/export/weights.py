@@ -1,8 +1,8 @@
-"""The weights of a model folder, packed or raw, as exact trits, scales and float bytes."""
+"""The weights of a model, packed, raw or GGUF, as exact trits, scales and float bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,11 +26,13 @@ class Weights(Protocol):
         spec: The decoder's spec.
         name: Of the model.
         int8_head: The head is int8 and not the checkpoint's own.
+        notes: What was mended when the model was read, each a line for the user.
     """
 
     spec: Mapping[str, Any]
     name: str
     int8_head: bool
+    notes: Sequence[str]
 
     def dtype(self, name: str) -> str:
         """The safetensors dtype of a float tensor."""
@@ -42,16 +44,18 @@ class Weights(Protocol):
         """A ternary matrix, int8 (N, K) in {-1, 0, 1}, and its scale."""
 
 
-def open_weights(folder: Path) -> Weights:
-    """Open a packed or a raw folder and check it.
+def open_weights(path: Path) -> Weights:
+    """Open a packed or a raw folder, or a GGUF file, and check it.
 
     Raises:
-        BitinferError: the folder cannot be used as it is (see errors.py).
+        BitinferError: it cannot be used as it is (see errors.py).
     """
-    return _PackedWeights(folder) if is_packed_folder(folder) else _RawWeights(folder)
+    return _PackedWeights(path) if is_packed_folder(path) else _RawWeights(path)
 
 
 class _PackedWeights:
+    notes: Sequence[str] = ()
+
     def __init__(self, folder: Path) -> None:
         self._file = PackedFile(folder / PACKED_NAME)
         header = self._file.header
@@ -77,10 +81,11 @@ class _PackedWeights:
 class _RawWeights:
     int8_head = False
 
-    def __init__(self, folder: Path) -> None:
-        self._weights = open_checkpoint(folder, _PACKING, "source")
+    def __init__(self, path: Path) -> None:
+        self._weights = open_checkpoint(path, _PACKING, "source")
         self.spec: Mapping[str, Any] = self._weights.plan.spec
-        self.name = folder.resolve().name
+        self.name = path.resolve().name
+        self.notes: Sequence[str] = self._weights.source.notes
 
     def dtype(self, name: str) -> str:
         return self._weights.tensors[name][0]

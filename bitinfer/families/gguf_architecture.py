@@ -36,19 +36,11 @@ class Architecture:
 
     Attributes:
         name: Value of general.architecture.
-        permuted: Rows of q and k stand in the order of interleaved RoPE.
         programs: What reads such a file.
     """
 
     name: str
-    permuted: bool
     programs: str
-
-    def permuted_heads(self, name: str, spec: Mapping[str, Any]) -> int:
-        """Heads of a tensor, by its Hugging Face name, whose rows are permuted; else 0."""
-        if self.permuted and ".q_proj." in name:
-            return int(spec["num_attention_heads"])
-        return int(spec["num_key_value_heads"]) if self.permuted and ".k_proj." in name else 0
 
 
 def find_architecture(spec: Mapping[str, Any], kind: str, where: str) -> Architecture:
@@ -69,10 +61,10 @@ def find_architecture(spec: Mapping[str, Any], kind: str, where: str) -> Archite
         wanted = {**plain, "hidden_act": ("silu", "relu2"), "tie_word_embeddings": (True,)}
         wanted["head_dim"] = (spec["hidden_size"] // spec["num_attention_heads"],)
     elif traits == {"qk_norm"}:
-        found = Architecture("qwen3", False, _FORK if kind == "I2_S" else "llama.cpp")
+        found = Architecture("qwen3", _FORK if kind == "I2_S" else "llama.cpp")
         wanted = plain
     elif not traits:
-        found = Architecture("llama", True, _FORK if kind == "I2_S" else "llama.cpp")
+        found = Architecture("llama", _FORK if kind == "I2_S" else "llama.cpp")
         wanted = {"hidden_act": ("silu",)}
     else:
         listed = ", ".join(f"{name} {shown(spec[name])}" for name in sorted(traits))
@@ -90,9 +82,9 @@ def find_architecture(spec: Mapping[str, Any], kind: str, where: str) -> Archite
 
 def _bitnet(hidden_act: str, kind: str) -> Architecture:
     if kind == "I2_S":
-        return Architecture("bitnet-b1.58" if hidden_act == "relu2" else "bitnet", False, _FORK)
+        return Architecture("bitnet-b1.58" if hidden_act == "relu2" else "bitnet", _FORK)
     since = " since August 2026, earlier ones take silu for relu2" if hidden_act == "relu2" else ""
-    return Architecture("bitnet", False, f"llama.cpp{since}")
+    return Architecture("bitnet", f"llama.cpp{since}")
 
 
 def architecture_metadata(architecture: Architecture, spec: Mapping[str, Any]) -> dict[str, Value]:

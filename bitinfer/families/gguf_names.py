@@ -6,8 +6,7 @@ Source: ggml-org/llama.cpp, gguf-py/gguf/tensor_mapping.py, conversion/base.py (
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,13 +65,18 @@ def own_scale(name: str) -> str:
     return name.removesuffix("weight") + "scale"
 
 
-def permuted_heads(name: str, metadata: Mapping[str, Any], config: ModelConfig) -> int | None:
-    """Heads by which the rows of a tensor are permuted; None: they are not."""
-    if metadata.get("general.architecture") != "llama":
+def permuted_heads(name: str, architecture: object, config: ModelConfig) -> int | None:
+    """Heads by which the rows of a tensor are permuted; None: they are not.
+
+    Args:
+        name: Its Hugging Face name.
+        architecture: Value of general.architecture.
+        config: Of the model.
+    """
+    if architecture != "llama":
         return None
-    part = (hugging_face_name(name) or "").rpartition(".self_attn.")[2]
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
-    return heads.get(part.removesuffix(".weight"))
+    return heads.get(name.rpartition(".self_attn.")[2].rpartition(".")[0])
 
 
 def gguf_name(name: str) -> str:

@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 from bitinfer.config import ModelConfig
 from bitinfer.errors import CheckpointError
 from bitinfer.families.gguf_config import config_values
-from bitinfer.families.gguf_names import is_projection, own_scale, permuted_heads, unpermuted
+from bitinfer.families.gguf_names import (
+    hugging_face_name,
+    is_projection,
+    own_scale,
+    permuted_heads,
+    unpermuted,
+)
 from bitinfer.families.gguf_text import read_text, text_files
 from bitinfer.formats.gguf import TERNARY_TYPES, GgufFile, TernaryMatrix
 from bitinfer.formats.gguf_floats import FLOAT_BLOCKS
@@ -187,7 +193,8 @@ class GgufSource:
             )
 
     def _permuted_heads(self, name: str) -> int | None:
-        return permuted_heads(name, self._file.metadata, self.config)
+        architecture = self._file.metadata.get("general.architecture")
+        return permuted_heads(hugging_face_name(name) or "", architecture, self.config)
 
 
 def _values(matrix: TernaryMatrix) -> NDArray[np.float32]:
