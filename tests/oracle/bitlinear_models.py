@@ -52,6 +52,19 @@ def absmean(master: torch.Tensor) -> torch.Tensor:
     return (master.float() * scale).round().clamp(-1, 1) / scale
 
 
+def make_bitlinear(model: torch.nn.Module, *, levels: int | None, masters: bool) -> None:
+    """Put a ``BitLinear`` in the place of each projection, and norms before them into it."""
+    for name, module in list(model.named_modules()):
+        parent, _, kind = name.rpartition(".")
+        if kind.endswith("_proj"):
+            owner = model.get_submodule(parent)
+            weight = absmean(module.weight) if masters else module.weight.detach()
+            norm = getattr(owner, f"before_{kind}", None)
+            setattr(owner, kind, BitLinear(weight, levels, norm))
+            if norm is not None:
+                delattr(owner, f"before_{kind}")
+
+
 def bitlinear_oracle(
     folder: Path, dtype: torch.dtype, *, levels: int | None, masters: bool
 ) -> Oracle:
@@ -82,13 +95,5 @@ def bitlinear_oracle(
         norm = LlamaRMSNorm(len(t), config.rms_norm_eps)
         norm.weight.data = t
         model.get_submodule(layer).add_module(f"before_{SUB_NORMS[kind]}", norm)
-    for name, module in list(model.named_modules()):
-        parent, _, kind = name.rpartition(".")
-        if kind.endswith("_proj"):
-            owner = model.get_submodule(parent)
-            weight = absmean(module.weight) if masters else module.weight.detach()
-            norm = getattr(owner, f"before_{kind}", None)
-            setattr(owner, kind, BitLinear(weight, levels, norm))
-            if norm is not None:
-                delattr(owner, f"before_{kind}")
+    make_bitlinear(model, levels=levels, masters=masters)
     return Oracle(folder, dtype, model)
