@@ -10,7 +10,9 @@
 static const struct {
   bitinfer_packing packing;
   const char* name;
-} kPackings[] = {{BITINFER_I2, "i2"}, {BITINFER_T3, "t3"}, {BITINFER_T5, "t5"}};
+} kPackings[] = {
+    {BITINFER_I2, "i2"}, {BITINFER_T3, "t3"}, {BITINFER_T5, "t5"}, {BITINFER_B1, "b1"}};
+enum { kNumPackings = 4 };
 
 static const struct {
   bitinfer_family family;
@@ -40,22 +42,25 @@ static void* allocate(size_t bytes) {
 
 int main(int argc, char** argv) {
   const int64_t n = argc == 3 ? atoll(argv[1]) : 0, k = argc == 3 ? atoll(argv[2]) : 0;
-  size_t bytes[3];
-  for (int p = 0; p < 3; ++p) check(bitinfer_packed_size(kPackings[p].packing, n, k, &bytes[p]));
+  size_t bytes[kNumPackings];
+  for (int p = 0; p < kNumPackings; ++p)
+    check(bitinfer_packed_size(kPackings[p].packing, n, k, &bytes[p]));
   int8_t* weights = allocate((size_t)(n * k));
   int8_t* activations = allocate((size_t)k);
   int32_t* acc = allocate((size_t)n * sizeof(int32_t));
-  for (int64_t i = 0; i < n * k; ++i) weights[i] = (int8_t)(next_random() % 3) - 1;
   for (int64_t i = 0; i < k; ++i) activations[i] = (int8_t)(next_random() % 255) - 127;
-  uint8_t* packed[3];
-  for (int p = 0; p < 3; ++p) {
+  uint8_t* packed[kNumPackings];
+  for (int p = 0; p < kNumPackings; ++p) {
+    const int is_binary = kPackings[p].packing == BITINFER_B1;  // it holds no 0
+    for (int64_t i = 0; i < n * k; ++i)
+      weights[i] = (int8_t)(is_binary ? next_random() % 2 * 2 : next_random() % 3) - 1;
     packed[p] = allocate(bytes[p]);
     check(bitinfer_pack(kPackings[p].packing, n, k, weights, packed[p], bytes[p], 1));
   }
   const char* row;
   for (size_t i = 0; (row = bitinfer_available_isa(i)); ++i) {
     check(bitinfer_set_isa(row));  // and its self-test
-    for (int call = 0; call < 6; ++call) {
+    for (int call = 0; call < 2 * kNumPackings; ++call) {
       const int p = call / 2, f = call % 2;
       check(bitinfer_gemv(kPackings[p].packing, kFamilies[f].family, n, k, packed[p], bytes[p],
                           activations, acc, 1));

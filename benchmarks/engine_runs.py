@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+from matrix_stack import random_codes, random_packed
 from turns import Run
 
 from bitinfer import _core, runtime
@@ -83,9 +84,8 @@ def allowed(engine: Engine, threads: int, case: Case) -> Run:
 
 def products(shape: tuple[int, int], packing: str, tokens: int, threads: int, isa: str) -> Run:
     """10^9 products/s of a random matrix, packed, times so many vectors of activations."""
-    (n, k), random = shape, np.random.default_rng(0)
-    packed = _core.pack(random.integers(-1, 2, (n, k), np.int8), packing)
-    codes = random.integers(-127, 128, (tokens, k), np.int8)
+    n, k = shape
+    packed, codes = random_packed(packing, n, k), random_codes(tokens, k)
     sums = np.zeros((tokens, n), np.int32)  # no page of it is new to a run
 
     def once() -> float:

@@ -15,9 +15,15 @@ def memory_bytes() -> int:
     return max(256 << 20, 4 * largest)
 
 
+def random_packed(packing: str, n: int, k: int) -> NDArray[np.uint8]:
+    """A random matrix, packed; without zeros for b1, which holds none."""
+    weights = np.random.default_rng(0).integers(-1, 2, (n, k), np.int8)
+    return _core.pack(weights | 1 if packing == "b1" else weights, packing)
+
+
 def matrices(packing: str, n: int, k: int, num_bytes: int) -> list[NDArray[np.uint8]]:
     """Copies of a packed random matrix, one behind the other, of at least ``num_bytes`` in all."""
-    packed = _core.pack(np.random.default_rng(0).integers(-1, 2, (n, k), np.int8), packing)
+    packed = random_packed(packing, n, k)
     count = max(1, -(-num_bytes // packed.size))
     memory = HugeMemory([packed.size] * count)
     return [memory.copy(packed) for _ in range(count)]

@@ -140,7 +140,8 @@ class RandomWeights:
             self.tensors[HEAD_SCALE] = ("F32", (vocab,))
         elif self._head_name == HEAD:
             self.tensors[HEAD] = ("BF16", (vocab, hidden))
-        zeros = round(256 * ZERO_FRACTION)  # a random byte -> a weight
+        self._zero_fraction = 0.0 if packing == "b1" else ZERO_FRACTION
+        zeros = round(256 * self._zero_fraction)  # a random byte -> a weight
         self._weight_of_byte = np.repeat(
             np.array([0, 1, -1], np.int8), [zeros, (256 - zeros) // 2, (257 - zeros) // 2]
         )
@@ -159,7 +160,7 @@ class RandomWeights:
         elif name.endswith(".weight_scale"):
             _, k = self.ternary[name.removesuffix("_scale")]
             # Outputs of unit size for inputs of unit size.
-            yield np.array([1.0 / math.sqrt(k * (1.0 - ZERO_FRACTION))], np.float32)
+            yield np.array([1.0 / math.sqrt(k * (1.0 - self._zero_fraction))], np.float32)
         elif len(shape) == 2:
             yield from self._bf16_rows(name, shape)
         else:

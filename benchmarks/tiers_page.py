@@ -41,8 +41,12 @@ class Tier:
         return found
 
     def rival(self, threads: int) -> Record:
-        """The fastest of the others."""
-        others = (r for r in self._gemvs if r["threads"] == threads and not is_default(r))
+        """The fastest of the others that hold ternary weights."""
+        others = (
+            r
+            for r in self._gemvs
+            if r["threads"] == threads and r["packing"] != "b1" and not is_default(r)
+        )
         return max(others, key=lambda record: record["giga_weights_per_s"])
 
     def taken(self) -> list[str]:

@@ -31,7 +31,7 @@ from bitinfer.formats.source import SIDE_FILES, TensorSource
 from bitinfer.i2s_layout import settle_layout
 from bitinfer.runtime import active_isa
 
-PACKINGS = ("auto", "i2", "t3", "t5")
+PACKINGS = ("auto", "i2", "t3", "t5", "b1")
 TERNARIZATIONS = ("absmean",)
 PLANE_HEADS = ("6+2", "5+3")  # forms of an int8 head in memory (docs/head.md)
 PACKED_FILES = (*SIDE_FILES, PACKED_NAME)
@@ -186,9 +186,9 @@ class CanonicalWeights:
             yield
         except ValueError as cause:
             path = self.source.path_of(name)
-            raise CheckpointError(
-                f"{name}{part}: {cause} in {path}: the file is damaged, download it again"
-            ) from None
+            ternary = str(cause).startswith("b1:")  # weights that b1 cannot hold
+            mend = "take another packing" if ternary else "the file is damaged, download it again"
+            raise CheckpointError(f"{name}{part}: {cause} in {path}: {mend}") from None
 
 
 def open_checkpoint(
@@ -226,7 +226,7 @@ def open_checkpoint(
         settle_layout(source, plan, i2s_layout)
     if packing == "auto":
         tuned = tuning.find(plan.spec, tuning.model_key(plan.spec))
-        packing = tuned.packing if tuned else _core.auto_packing()
+        packing = tuning.ternary_packing(tuned)
     return CanonicalWeights(source, plan, packing, head)
 
 
@@ -258,7 +258,8 @@ def convert(
         source: Folder with config.json, safetensors weights and the tokenizer's files; or a GGUF
             file, or a folder with one.
         target: Folder to make; its parent must exist.
-        packing: ``i2``, ``t3``, ``t5``, or ``auto``: the fastest on this machine.
+        packing: ``i2``, ``t3``, ``t5``, ``b1`` (of weights -1 and 1 only), or ``auto``: the
+            fastest on this machine for ternary weights.
         head: ``int8`` (an int8 head; a tied embedding is kept as well) or ``source``.
         ternarize: ``absmean``: make full-precision weights ternary, which a model that was not
             trained so loses nearly all its quality by; None: refuse them.

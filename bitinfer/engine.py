@@ -100,7 +100,8 @@ class Engine:
 
         Args:
             path: The folder.
-            packing: ``i2``, ``t3``, ``t5``, or ``auto``: the fastest here, as tuned or by records.
+            packing: ``i2``, ``t3``, ``t5``, ``b1`` (of weights -1 and 1 only), or ``auto``: the
+                fastest here, as tuned or by records.
             head: ``int8``; ``source``: the checkpoint's own dtype; ``6+2`` or ``5+3``: the int8
                 head in two planes, of which ``forward`` with ``top_k`` reads one for most rows.
                 The largest logits are int8's: with 6+2 proven, with 5+3 by a statistical bound.

@@ -81,7 +81,9 @@ def _load_packed(
     key = tuning.model_key(spec, file.header.source.get("sha256"))
     tuned = tuning.find(spec, key)
     stored = file.header.packing
-    wanted = stored if weights_in == "mmap" else tuned.packing if tuned else _core.auto_packing()
+    # Nothing is smaller or faster than b1, where the weights allow it.
+    keep = weights_in == "mmap" or stored == "b1"
+    wanted = stored if keep else tuning.ternary_packing(tuned)
     wanted = wanted if packing == "auto" else packing
     if weights_in == "mmap" and wanted != stored:
         raise ValueError(
@@ -110,7 +112,10 @@ def _repack(
     done = 0
     for name, (n, k) in matrices.items():
         view = weights[name][0]
-        packed = _core.repack(view, file.header.packing, packing, n, k)
+        try:
+            packed = _core.repack(view, file.header.packing, packing, n, k)
+        except ValueError as cause:
+            raise PackedFileError(f"{name}: {cause} in {file.path}: take another packing") from None
         weights[name] = (block.copy(packed), packing, (n, k))
         done += len(view)
         if progress is not None:

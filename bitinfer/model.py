@@ -112,7 +112,7 @@ class Model:
             path_or_name: A folder or GGUF file; "tales-6m", the embedded model; or one of the hub,
                 "owner/name", "owner/name@revision" or a short name, which is pulled at its first
                 use (docs/hub.md).
-            packing: "auto" (the fastest here), "i2", "t3" or "t5".
+            packing: "auto" (the fastest here), "i2", "t3", "t5", or "b1" of binary weights.
             head: "int8"; "source" for the checkpoint's own values; "6+2" or "5+3": int8 in two
                 planes, faster for greedy and top-k replies, which are int8's: with 6+2 proven,
                 with 5+3 by a statistical bound (docs/head.md).

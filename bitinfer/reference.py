@@ -17,7 +17,7 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I8 = NDArray[np.int8]
 Tensor = tuple[NDArray[np.uint8], str, tuple[int, ...]]
-"""(bytes, dtype "i8" | "bf16" | "f16" | "f32" or packing "i2" | "t3" | "t5", shape)."""
+"""(bytes, dtype "i8" | "bf16" | "f16" | "f32" or packing "i2" | "t3" | "t5" | "b1", shape)."""
 
 KV_BLOCK = 64
 _f = np.float32
@@ -26,7 +26,12 @@ _f = np.float32
 # ---- packed weights (csrc/pack/format.h draws the bytes) ----
 
 
-_TILES = {"i2": (1, 256, 64), "t3": (32, 24, 160), "t5": (64, 5, 64)}  # rows, block columns, bytes
+_TILES = {  # rows, block columns, bytes
+    "i2": (1, 256, 64),
+    "t3": (32, 24, 160),
+    "t5": (64, 5, 64),
+    "b1": (64, 8, 64),
+}
 
 
 def unpack(packed: NDArray[np.uint8], packing: str, n: int, k: int) -> I8:
@@ -42,6 +47,9 @@ def unpack(packed: NDArray[np.uint8], packing: str, n: int, k: int) -> I8:
         magnitude = np.stack([pairs & 15, pairs >> 4], axis=3).reshape(tiles, blocks, 8, 32)
         negative = np.stack([(b[:, :, 128:] >> (7 - j)) & 1 for j in range(8)], axis=2)
         w = _trits(np.where(negative == 1, -magnitude, magnitude), 3)
+    elif packing == "b1":
+        bits = np.stack([(b >> i) & 1 for i in range(8)], axis=3)  # (tiles, blocks, rows, 8)
+        w = 2 * bits.transpose(0, 2, 1, 3).reshape(tiles * tile_rows, blocks * 8) - 1
     else:
         w = _trits(np.where(b & 128, -(b & 127), b & 127)[:, :, None, :], 5)
     return w.reshape(-1, w.shape[-1])[:n, :k].astype(np.int8)

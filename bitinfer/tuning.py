@@ -31,7 +31,7 @@ _LIKE = 4.0  # a model of up to so many times more or fewer parameters is tuned 
 _MEND = "'bitinfer tune' makes a new one"
 
 CHOICES = {
-    "packing": ("i2", "t3", "t5"),
+    "packing": ("i2", "t3", "t5", "b1"),
     "gemv": ("addsub", "dot"),
     "weights": ("mmap", "copy"),
 }
@@ -47,7 +47,7 @@ class Tuned:
         parameters: Its size.
         isa: The row of kernels that it was measured with.
         cores: `physical_cores` that the process could use.
-        packing: ``i2``, ``t3`` or ``t5``.
+        packing: ``i2``, ``t3``, ``t5``, or ``b1`` of a model that is stored so.
         gemv: ``addsub`` or ``dot``.
         weights: ``mmap`` or ``copy``.
         threads: The fewest that are as fast as any.
@@ -110,6 +110,11 @@ def find(spec: Mapping[str, Any], model: str) -> Tuned | None:
     own = [t for t in fitting if t.model == model]
     near = [t for t in fitting if _distance(t, parameters) <= math.log(_LIKE)]
     return own[0] if own else min(near, key=lambda t: _distance(t, parameters), default=None)
+
+
+def ternary_packing(tuned: Tuned | None) -> str:
+    """What ``packing="auto"`` takes for ternary weights, of which b1 cannot hold the zeros."""
+    return tuned.packing if tuned and tuned.packing != "b1" else runtime.auto_packing()
 
 
 def read() -> list[Tuned]:

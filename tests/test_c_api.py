@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 import bitinfer
 from bitinfer import _core, runtime
 
-PACKINGS = {"i2": 0, "t3": 1, "t5": 2}
+PACKINGS = {"i2": 0, "t3": 1, "t5": 2, "b1": 3}
 OK, ARGUMENT, CODE, ISA = range(4)
 LIBRARY = runtime.library_dir() / (
     "libbitinfer.dylib" if sys.platform == "darwin" else "libbitinfer.so"
@@ -54,6 +54,11 @@ def aligned(size: int) -> NDArray[np.uint8]:
     room = np.zeros(size + 64, np.uint8)
     first = -room.ctypes.data % 64
     return room[first : first + size]
+
+
+def held_by(packing: str, matrix: NDArray[np.int8]) -> NDArray[np.int8]:
+    """The matrix; 1 for 0 where b1 is to hold it."""
+    return matrix | np.int8(1) if packing == "b1" else matrix
 
 
 def packed_size(packing: str, n: int, k: int) -> int:
@@ -109,6 +114,7 @@ def test_rows_are_listed_best_first_and_can_be_chosen():
 
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_pack_unpack_and_validate_agree_with_the_module(matrix, packing):
+    matrix = held_by(packing, matrix)
     packed = pack(matrix, packing)
     assert np.array_equal(packed, _core.pack(matrix, packing))
     ok(lib.bitinfer_validate(PACKINGS[packing], 70, 300, pointer(packed), packed.size, 2))
@@ -124,6 +130,7 @@ def test_pack_unpack_and_validate_agree_with_the_module(matrix, packing):
 @pytest.mark.parametrize("isa", _core.available_isas())
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_gemv_and_gemm_equal_numpy(matrix, codes, packing, isa):
+    matrix = held_by(packing, matrix)
     ok(lib.bitinfer_set_isa(isa.encode()))
     packed = pack(matrix, packing)
     expected = codes.astype(np.int32) @ matrix.T.astype(np.int32)
@@ -185,6 +192,11 @@ def test_impossible_bytes_and_weights_are_named(matrix):
     matrix[4, 7] = 2
     assert lib.bitinfer_pack(2, 70, 300, pointer(matrix), pointer(packed), packed.size, 1) == CODE
     assert last_error() == "weights: expected -1, 0 or 1, got 2 at row 4, column 7"
+    matrix[:] = 1
+    matrix[4, 7] = 0
+    packed = aligned(packed_size("b1", 70, 300))
+    assert lib.bitinfer_pack(3, 70, 300, pointer(matrix), pointer(packed), packed.size, 1) == CODE
+    assert last_error() == "b1: expected weights -1 or 1, got 0 at row 4, column 7"
 
 
 def test_every_wrong_argument_has_its_sentence(matrix, codes):
@@ -194,7 +206,7 @@ def test_every_wrong_argument_has_its_sentence(matrix, codes):
     w = pointer(matrix)
     room = ffi.new("size_t*")
     for call, text in [
-        (lambda: lib.bitinfer_packed_size(3, 70, 300, room), "packing: expected 0 to 2, got 3"),
+        (lambda: lib.bitinfer_packed_size(4, 70, 300, room), "packing: expected 0 to 3, got 4"),
         (
             lambda: lib.bitinfer_packed_size(2, 0, 300, room),
             "n: expected 1 to 2^31 - 1 rows, got 0",
@@ -218,7 +230,7 @@ def test_every_wrong_argument_has_its_sentence(matrix, codes):
         (lambda: lib.bitinfer_unpack(2, 70, 300, p, size, null, 1), "weights: expected a pointer"),
         (
             lambda: lib.bitinfer_validate(-1, 70, 300, p, size, 1),
-            "packing: expected 0 to 2, got -1",
+            "packing: expected 0 to 3, got -1",
         ),
         (lambda: lib.bitinfer_validate(2, 70, 300, null, size, 1), "packed: expected a pointer"),
         (
@@ -297,6 +309,7 @@ def at_page_end(size: int) -> NDArray[np.uint8]:
 
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_activations_and_sums_are_not_left(matrix, codes, packing):
+    matrix = held_by(packing, matrix)
     packed = pack(matrix, packing)
     expected = codes.astype(np.int32) @ matrix.T.astype(np.int32)
     activations = at_page_end(3 * 300).view(np.int8)

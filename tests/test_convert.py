@@ -353,7 +353,7 @@ def test_masters_that_are_no_numbers_are_named(tmp_path, value):
 
 
 def test_a_wrong_choice_is_a_value_error(tmp_path):
-    with pytest.raises(ValueError, match="packing: expected auto, i2, t3, t5, got 'x'"):
+    with pytest.raises(ValueError, match="packing: expected auto, i2, t3, t5, b1, got 'x'"):
         convert(tmp_path, tmp_path / "b", packing="x")
     with pytest.raises(ValueError, match="head: expected int8, source, got 'x'"):
         convert(tmp_path, tmp_path / "b", head="x")

@@ -22,12 +22,13 @@ ROOT = Path(__file__).parents[1]
 
 # Packings with an addsub GEMV of its own, by row.
 X86_ROWS = {
-    "scalar": ("i2", "t3", "t5"),
-    "sse41": ("t3",),
-    "avx2": ("i2", "t3"),
+    "scalar": ("i2", "t3", "t5", "b1"),
+    "sse41": ("t3", "b1"),
+    "avx2": ("i2", "t3", "b1"),
+    "avx512vnni": ("b1",),
     "avx512vbmi": ("t5",),
 }
-ARM_ROWS = {"scalar": ("i2", "t3", "t5"), "neon": ("i2", "t3", "t5")}
+ARM_ROWS = {"scalar": ("i2", "t3", "t5", "b1"), "neon": ("i2", "t3", "t5", "b1")}
 
 # x86: mul, pmadd, vpdp, dpps, tdpb, fma. Arm: mul, madd, msub, mneg, mla, mls, dot, fmla.
 MULTIPLY = re.compile(r"mul|mad|msub|mneg|mla|mls|dot|pdp|dpp|dpb|fnm")

@@ -172,7 +172,7 @@ def test_more_tokens_than_the_context_are_a_context_length_error(folders):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"packing": "i3"}, "packing: expected auto, i2, t3, t5, got 'i3'"),
+        ({"packing": "i3"}, "packing: expected auto, i2, t3, t5, b1, got 'i3'"),
         ({"head": "f16"}, "head: expected int8, source, 6+2, 5+3, got 'f16'"),
         ({"kv_cache": "f8"}, "kv_cache: expected f16, f32, int8, got 'f8'"),
         ({"num_threads": 0}, "num_threads: expected 1 to 256, got 0"),

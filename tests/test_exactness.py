@@ -11,7 +11,7 @@ from tiny_models import LLAMA, Spec, Weights, make_tiny_model
 from bitinfer import _core
 from bitinfer.reference import ReferenceDecoder
 
-PACKINGS = ("i2", "t3", "t5")
+TERNARY_PACKINGS = ("i2", "t3", "t5")
 FORMS = {  # what a model can be; (overrides, make_tiny_model's arguments)
     "bitnet": ({}, {}),
     "llama": ({}, {"base": LLAMA}),
@@ -122,7 +122,7 @@ def test_every_isa_equals_reference(form: str, isa: str) -> None:
 
 @pytest.mark.usefixtures("gemv_auto")
 @pytest.mark.parametrize("family", ["addsub", "dot"])
-@pytest.mark.parametrize("packing", PACKINGS)
+@pytest.mark.parametrize("packing", TERNARY_PACKINGS)
 def test_every_packing_and_gemv_family_decodes_alike(
     packing: str, family: str, isa: str, ids: np.ndarray, expected: np.ndarray
 ) -> None:
@@ -131,6 +131,23 @@ def test_every_packing_and_gemv_family_decodes_alike(
     model = make_tiny_model(packing=packing)
     assert same_bits(logits_of(model, ids[:40], pieces=1), expected[:40])
     assert same_bits(logits_of(model, ids), expected)
+
+
+@pytest.mark.usefixtures("gemv_auto")
+def test_binary_weights_decode_alike_in_every_packing(isa: str) -> None:
+    spec, binary = make_tiny_model(packing="b1")
+    ids = tokens(40, spec)
+    expected = ReferenceDecoder(spec, binary).logits(ids)
+    assert isa == _core.active_isa()
+    for packing in (*TERNARY_PACKINGS, "b1"):
+        weights = {
+            name: (_core.repack(w[0], "b1", packing, *w[2]), packing, w[2]) if w[1] == "b1" else w
+            for name, w in binary.items()
+        }
+        for family in ("addsub", "dot"):
+            _core.set_gemv(family)
+            assert same_bits(logits_of((spec, weights), ids, pieces=1), expected)
+        assert same_bits(logits_of((spec, weights), ids), expected)
 
 
 @pytest.mark.parametrize("pieces", [1, None])

@@ -24,9 +24,15 @@ each_packing = pytest.mark.parametrize("packing", LAYOUTS)
 each_family = pytest.mark.parametrize("family", FAMILIES)
 
 
+def values(packing: str) -> tuple[int, ...]:
+    """The weights that a packing holds."""
+    return (-1, 1) if packing == "b1" else (-1, 0, 1)
+
+
 @functools.cache
-def random_weights(n: int, k: int) -> NDArray[np.int8]:
-    return np.random.default_rng(n * 100_003 + k).integers(-1, 2, (n, k)).astype(np.int8)
+def random_weights(n: int, k: int, binary: bool) -> NDArray[np.int8]:
+    weights = np.random.default_rng(n * 100_003 + k).integers(-1, 2, (n, k)).astype(np.int8)
+    return weights | np.int8(1) if binary else weights
 
 
 @functools.cache
@@ -36,12 +42,16 @@ def random_codes(m: int, k: int) -> NDArray[np.int8]:
 
 @functools.cache
 def packed_random(packing: str, n: int, k: int) -> NDArray[np.uint8]:
-    return _core.pack(random_weights(n, k), packing, 1)
+    return _core.pack(random_weights(n, k, packing == "b1"), packing, 1)
+
+
+def expected_random(packing: str, m: int, n: int, k: int) -> NDArray[np.int32]:
+    return cached_sums(m, n, k, packing == "b1")
 
 
 @functools.cache
-def expected_random(m: int, n: int, k: int) -> NDArray[np.int32]:
-    return sums(random_codes(m, k), random_weights(n, k))
+def cached_sums(m: int, n: int, k: int, binary: bool) -> NDArray[np.int32]:
+    return sums(random_codes(m, k), random_weights(n, k, binary))
 
 
 def sums(codes: NDArray[np.int8], weights: NDArray[np.int8]) -> NDArray[np.int32]:
@@ -71,7 +81,7 @@ def test_gemv_equals_oracle_for_every_k_up_to_two_blocks(isa, packing, family):
     for k in range(1, 2 * LAYOUTS[packing]["block_k"] + 2):
         codes = random_codes(1, k)
         got = _core.ternary_gemv(packed_random(packing, n, k), packing, n, k, codes[0], family, isa)
-        assert np.array_equal(got, expected_random(1, n, k)[0]), k
+        assert np.array_equal(got, expected_random(packing, 1, n, k)[0]), k
 
 
 @each_family
@@ -81,7 +91,7 @@ def test_gemv_equals_oracle_on_model_widths_and_primes(isa, packing, family):
         for n in tile_counts(packing):
             packed = packed_random(packing, n, k)
             got = _core.ternary_gemv(packed, packing, n, k, random_codes(1, k)[0], family, isa)
-            assert np.array_equal(got, expected_random(1, n, k)[0]), (n, k)
+            assert np.array_equal(got, expected_random(packing, 1, n, k)[0]), (n, k)
 
 
 @each_family
@@ -104,7 +114,7 @@ def test_gemv_equals_oracle_on_any_number_of_streams_and_threads(isa, packing, f
                     num_streams,
                     num_threads,
                 )
-                assert np.array_equal(got, expected_random(1, n, k)[0]), (n, num_streams)
+                assert np.array_equal(got, expected_random(packing, 1, n, k)[0]), (n, num_streams)
 
 
 @each_family
@@ -112,7 +122,7 @@ def test_gemv_equals_oracle_on_any_number_of_streams_and_threads(isa, packing, f
 def test_gemv_is_exact_on_extreme_activations_and_equal_codes(isa, packing, family):
     n = LAYOUTS[packing]["tile_rows"] + 3
     for k in (1, 5, 24, 255, 256, 1300, 6912, 23_040):
-        for weight in (-1, 0, 1):
+        for weight in values(packing):
             packed = _core.pack(np.full((n, k), weight, np.int8), packing)
             for code in (-128, 127):
                 codes = np.full(k, code, np.int8)
@@ -124,7 +134,7 @@ def test_gemv_is_exact_on_extreme_activations_and_equal_codes(isa, packing, fami
 @each_packing
 def test_gemv_is_exact_where_signs_of_weights_and_activations_agree(isa, packing, family):
     n, k = LAYOUTS[packing]["tile_rows"], 6912
-    weights = random_weights(n, k)
+    weights = random_weights(n, k, packing == "b1")
     for row in (0, n - 1):  # the largest and the smallest sum that this row can have
         for plus, minus in ((127, -128), (-128, 127)):
             codes = np.where(weights[row] > 0, plus, minus).astype(np.int8)
@@ -143,7 +153,7 @@ def test_gemm_equals_oracle_for_every_k_up_to_two_blocks(isa, packing):
         packed = packed_random(packing, n, k)
         for m in (1, 3):
             got = _core.ternary_gemm(packed, packing, n, k, random_codes(m, k), isa)
-            assert np.array_equal(got, expected_random(m, n, k)), (m, k)
+            assert np.array_equal(got, expected_random(packing, m, n, k)), (m, k)
 
 
 @each_packing
@@ -152,7 +162,7 @@ def test_gemm_equals_oracle_on_model_widths_and_primes(isa, packing):
         for n in tile_counts(packing):
             packed = packed_random(packing, n, k)
             got = _core.ternary_gemm(packed, packing, n, k, random_codes(3, k), isa)
-            assert np.array_equal(got, expected_random(3, n, k)), (n, k)
+            assert np.array_equal(got, expected_random(packing, 3, n, k)), (n, k)
 
 
 @pytest.mark.parametrize("m", [*range(1, 14), 16, 17, 33])
@@ -166,14 +176,14 @@ def test_gemm_equals_oracle_for_every_number_of_tokens(isa, packing, m):
                 got = _core.ternary_gemm(
                     packed, packing, n, k, random_codes(m, k), isa, num_threads
                 )
-                assert np.array_equal(got, expected_random(m, n, k)), (n, k)
+                assert np.array_equal(got, expected_random(packing, m, n, k)), (n, k)
 
 
 def test_gemm_writes_its_sums_into_the_given_array(isa):
     packed, codes, out = packed_random("t5", 65, 24), random_codes(3, 24), np.empty((3, 65), "i4")
     got = _core.ternary_gemm(packed, "t5", 65, 24, codes, isa, out=out)
     assert np.shares_memory(got, out)
-    assert np.array_equal(out, expected_random(3, 65, 24))
+    assert np.array_equal(out, expected_random("t5", 3, 65, 24))
     with pytest.raises(ValueError, match=r"out: expected shape \(3, 65\)"):
         _core.ternary_gemm(packed, "t5", 65, 24, codes, isa, out=np.empty((2, 65), "i4"))
 
@@ -182,7 +192,7 @@ def test_gemm_writes_its_sums_into_the_given_array(isa):
 def test_gemm_is_exact_on_extreme_activations_and_equal_codes(isa, packing):
     n = LAYOUTS[packing]["tile_rows"] + 3
     for k in (1, 257, 6912, 23_040):
-        for weight in (-1, 0, 1):
+        for weight in values(packing):
             packed = _core.pack(np.full((n, k), weight, np.int8), packing)
             codes = np.repeat(np.array([[-128], [127], [0], [-1]], np.int8), k, axis=1)
             got = _core.ternary_gemm(packed, packing, n, k, codes, isa)
@@ -235,9 +245,9 @@ def test_codes_may_lie_at_any_address(isa, packing):
         codes = in_place(random_codes(2, k), room)
         for family in FAMILIES:
             got = _core.ternary_gemv(packed, packing, n, k, codes[1], family, isa)
-            assert np.array_equal(got, expected_random(2, n, k)[1]), offset
+            assert np.array_equal(got, expected_random(packing, 2, n, k)[1]), offset
         assert np.array_equal(
-            _core.ternary_gemm(packed, packing, n, k, codes, isa), expected_random(2, n, k)
+            _core.ternary_gemm(packed, packing, n, k, codes, isa), expected_random(packing, 2, n, k)
         )
 
 
@@ -265,9 +275,9 @@ def test_nothing_outside_the_buffers_is_read(isa, packing, at_end):
             codes = in_place(random_codes(2, k), guarded(2 * activation_bytes(k), at_end))
             for family in FAMILIES:
                 got = _core.ternary_gemv(packed, packing, n, k, codes[int(at_end)], family, isa)
-                assert np.array_equal(got, expected_random(2, n, k)[int(at_end)]), (n, k)
+                assert np.array_equal(got, expected_random(packing, 2, n, k)[int(at_end)]), (n, k)
             got = _core.ternary_gemm(packed, packing, n, k, codes, isa)
-            assert np.array_equal(got, expected_random(2, n, k)), (n, k)
+            assert np.array_equal(got, expected_random(packing, 2, n, k)), (n, k)
 
 
 @each_packing

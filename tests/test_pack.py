@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from bitinfer import _core
 
-PACKINGS = ["i2", "t3", "t5"]
+PACKINGS = ["i2", "t3", "t5", "b1"]
 SHAPES = [
     (1, 1),
     (2, 3),
@@ -23,6 +23,12 @@ SHAPES = [
 
 def ternary(n: int, k: int, seed: int = 0) -> NDArray[np.int8]:
     return np.random.default_rng(seed).integers(-1, 2, (n, k)).astype(np.int8)
+
+
+def weights_for(packing: str, n: int, k: int, seed: int = 0) -> NDArray[np.int8]:
+    """Random weights that a packing holds: b1 has no 0."""
+    weights = ternary(n, k, seed)
+    return weights | np.int8(1) if packing == "b1" else weights
 
 
 def padded(weights: NDArray[np.int8], rows: int, columns: int) -> NDArray[np.int64]:
@@ -58,13 +64,18 @@ def encode_t5(weights: NDArray[np.int8]) -> NDArray[np.uint8]:
     return (abs(values) | (values < 0) << 7).transpose(0, 2, 1).astype(np.uint8).ravel()
 
 
-ENCODERS = {"i2": encode_i2, "t3": encode_t3, "t5": encode_t5}
+def encode_b1(weights: NDArray[np.int8]) -> NDArray[np.uint8]:
+    bits = (padded(weights, 64, 8) > 0).reshape(-(-len(weights) // 64), 64, -1, 8)
+    return np.packbits(bits, axis=3, bitorder="little")[..., 0].transpose(0, 2, 1).ravel()
+
+
+ENCODERS = {"i2": encode_i2, "t3": encode_t3, "t5": encode_t5, "b1": encode_b1}
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
 @pytest.mark.parametrize(("n", "k"), SHAPES)
 def test_packed_bytes_are_those_of_the_format(packing, n, k):
-    weights = ternary(n, k)
+    weights = weights_for(packing, n, k)
     packed = _core.pack(weights, packing)
     assert packed.size == _core.packed_bytes(packing, n, k)
     assert packed.ctypes.data % 64 == 0
@@ -75,17 +86,21 @@ def test_packed_bytes_are_those_of_the_format(packing, n, k):
 def test_pack_then_unpack_is_the_identity_for_every_small_shape(packing):
     for n in (1, 2, 31, 32, 33, 63, 64, 65, 97):
         for k in (*range(1, 50), 255, 256, 257, 511, 512, 513, 3839, 3840, 3841):
-            weights = ternary(n, k, seed=n * 10_000 + k)
+            weights = weights_for(packing, n, k, seed=n * 10_000 + k)
             packed = _core.pack(weights, packing, 1)
             _core.validate(packed, packing, n, k, 1)
             assert np.array_equal(_core.unpack(packed, packing, n, k, 1), weights), (n, k)
 
 
 def test_every_unit_value_round_trips():
-    for packing, trits in (("i2", 4), ("t3", 3), ("t5", 5)):
-        grid = (
-            np.stack(np.meshgrid(*[[-1, 0, 1]] * trits), axis=-1).reshape(-1, trits).astype(np.int8)
-        )
+    for packing, weights, values in (
+        ("i2", 4, [-1, 0, 1]),
+        ("t3", 3, [-1, 0, 1]),
+        ("t5", 5, [-1, 0, 1]),
+        ("b1", 8, [-1, 1]),
+    ):
+        grid = np.stack(np.meshgrid(*[values] * weights), axis=-1).reshape(-1, weights)
+        grid = grid.astype(np.int8)
         packed = _core.pack(grid, packing)
         assert np.array_equal(_core.unpack(packed, packing, *grid.shape), grid)
 
@@ -94,14 +109,14 @@ def test_every_unit_value_round_trips():
 @pytest.mark.parametrize("dst", PACKINGS)
 def test_repack_equals_packing_anew(src, dst):
     for n, k in SHAPES:
-        weights = ternary(n, k)
+        weights = weights_for("b1" if "b1" in (src, dst) else src, n, k)
         repacked = _core.repack(_core.pack(weights, src), src, dst, n, k)
         assert np.array_equal(repacked, _core.pack(weights, dst)), (n, k)
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_bytes_do_not_depend_on_the_number_of_threads(packing):
-    weights = ternary(777, 1001)
+    weights = weights_for(packing, 777, 1001)
     expected = _core.pack(weights, packing, 1)
     for num_threads in (2, 3, 7):
         assert np.array_equal(_core.pack(weights, packing, num_threads), expected)
@@ -180,25 +195,25 @@ def test_every_byte_value_is_either_refused_or_unpacks_and_packs_to_itself(packi
             continue
         possible += 1
         assert np.array_equal(_core.pack(weights, packing, 1), packed)
-    assert possible == {"i2": 3**4, "t3": 14**2, "t5": 3**5}[packing]
+    assert possible == {"i2": 3**4, "t3": 14**2, "t5": 3**5, "b1": 2**8}[packing]
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_weight_in_padding_columns_is_refused(packing):
     columns = _core.layouts()[packing]["block_k"]
     n, k = 3, 2 * columns - 2
-    weights = ternary(n, k + 1)
-    weights[:, k] = 0
-    weights[2, k] = -1
+    weights = weights_for(packing, n, k + 1)
+    weights[:, k] = -1 if packing == "b1" else 0
+    weights[2, k] = 1
     wider = _core.pack(weights, packing)
     assert f"weight in the padding at row 2, column {k} " in refused(wider, packing, n, k)
 
 
-@pytest.mark.parametrize("packing", ["t3", "t5"])
+@pytest.mark.parametrize("packing", ["t3", "t5", "b1"])
 def test_weight_in_padding_rows_is_refused(packing):
     rows = _core.layouts()[packing]["tile_rows"]
-    weights = ternary(rows, 300)
-    weights[-1] = 0
+    weights = weights_for(packing, rows, 300)
+    weights[-1] = -1 if packing == "b1" else 0
     weights[-1, 7] = 1
     packed = _core.pack(weights, packing)
     assert f"weight in the padding at row {rows - 1}, column 7 " in refused(
@@ -212,7 +227,7 @@ def test_tail_that_is_not_zero_is_refused():
     assert "tail of zero bytes, got 1 at byte 191" in refused(packed, "t3", 32, 24)
 
 
-@pytest.mark.parametrize("packing", PACKINGS)
+@pytest.mark.parametrize("packing", ["i2", "t3", "t5"])
 def test_first_of_several_impossible_codes_is_named_on_any_thread_count(packing):
     n, k = 640, 480
     packed = _core.pack(ternary(n, k), packing)
@@ -235,11 +250,24 @@ def test_weights_that_are_not_ternary_are_refused_with_their_place():
             _core.pack(weights, "t5")
 
 
+@pytest.mark.parametrize("k", [7, 300, 4000])
+def test_first_weight_0_is_refused_by_b1_with_its_place(k):
+    weights = weights_for("b1", 130, k)
+    weights[65, k - 1] = weights[66, 0] = weights[129] = 0
+    text = f"b1: expected weights -1 or 1, got 0 at row 65, column {k - 1}"
+    for num_threads in (1, 3):
+        with pytest.raises(ValueError, match=text):
+            _core.pack(weights, "b1", num_threads)
+        for src in ("i2", "t3", "t5"):
+            with pytest.raises(ValueError, match=text):
+                _core.repack(_core.pack(weights, src), src, "b1", 130, k, num_threads)
+
+
 def test_wrong_sizes_names_and_dtypes_are_refused():
     packed = _core.pack(ternary(4, 300), "i2")
     with pytest.raises(ValueError, match=r"expected 512 bytes for i2 \(4, 300\), got 511"):
         _core.unpack(packed[:-1].copy(), "i2", 4, 300)
-    with pytest.raises(ValueError, match="expected one of i2, t3, t5, got i3"):
+    with pytest.raises(ValueError, match="expected one of i2, t3, t5, b1, got i3"):
         _core.pack(ternary(4, 4), "i3")
     for n, k in ((0, 1), (1, 0), (-1, 1), (1, 1 << 23), (1 << 31, 1)):
         with pytest.raises(ValueError, match="expected 1 to 2"):

@@ -89,7 +89,7 @@ def test_tensors_come_as_the_decoder_takes_them(packed):
         ("format_version", "2", "expected 1, got 2: update bitinfer"),
         ("format_version", "0", "expected 1, got 0: convert it again"),
         ("format_version", "x\ny", "expected 1, got x?y: convert it again"),
-        ("packing", "i3", "packing: expected i2 or t3 or t5, got i3"),
+        ("packing", "i3", "packing: expected i2 or t3 or t5 or b1, got i3"),
         ("packing", "i2", "expected U8 ("),
         ("head", "none", "head: expected int8 or source, got none"),
         ("head", "source", "lm_head.weight: this tensor is not called for by the spec"),

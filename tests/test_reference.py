@@ -11,10 +11,10 @@ from tiny_models import BITNET, LLAMA, Spec, float_tensor, make_tiny_model
 from bitinfer import _core, reference
 
 
-@pytest.mark.parametrize("packing", ["i2", "t3", "t5"])
+@pytest.mark.parametrize("packing", ["i2", "t3", "t5", "b1"])
 @pytest.mark.parametrize(("n", "k"), [(1, 1), (33, 25), (64, 256), (65, 257), (7, 6)])
 def test_unpack_inverts_pack(packing: str, n: int, k: int, rng: np.random.Generator) -> None:
-    w = rng.integers(-1, 2, (n, k)).astype(np.int8)
+    w = rng.choice(np.array([-1, 1] if packing == "b1" else [-1, 0, 1], np.int8), (n, k))
     assert (reference.unpack(_core.pack(w, packing), packing, n, k) == w).all()
 
 

@@ -6,6 +6,8 @@ import json
 import pytest
 from checkpoints import TINY, tiny_checkpoint
 from click.testing import CliRunner
+from random_model import write_random_model
+from test_random_model import small
 
 from bitinfer import default_model, hardware, runtime, tuning
 from bitinfer.bench import race as race_module, tune as tune_module
@@ -80,6 +82,18 @@ def test_where_all_are_as_fast_the_default_stays_with_one_thread(folder, machine
     assert found.tuned.gemv == runtime.gemv_family(packing)
     assert found.tuned.weights == ("mmap" if packing == "i2" else "copy")
     assert (found.gain, found.tuned.threads) == (1.0, 1)
+
+
+def test_a_binary_model_is_tuned_in_its_own_packing(machine, tmp_path):
+    write_random_model(small("llama-8b"), tmp_path / "binary", packing="b1")
+    machine(lambda p, g, w, threads, run: 1.0 if (g, w) == ("dot", "copy") else 2.0)
+    found = tune(tmp_path / "binary")
+    tried = {(t.candidate.packing, t.candidate.gemv, t.candidate.weights) for t in found.kernels}
+    assert tried == {("b1", g, w) for g in ("addsub", "dot") for w in ("mmap", "copy")}
+    assert (found.tuned.packing, found.tuned.gemv, found.tuned.weights) == ("b1", "dot", "copy")
+    tuning.keep(found.tuned)
+    engine = Engine.load(tmp_path / "binary")
+    assert (engine.packing, engine.gemv_family, engine.weights) == ("b1", "dot", "copy")
 
 
 def test_what_is_clearly_slow_is_not_run_again(folder, machine):

@@ -63,7 +63,8 @@ def make_tiny_model(
     bias: bool = False,
     seed: int = 0,
 ) -> tuple[Spec, Weights]:
-    """A random model; equal arguments but ``packing`` and ``head`` give the same ternary weights.
+    """A random model; equal arguments but ``packing`` and ``head`` give the same ternary
+    weights; those of b1 have 1 for 0.
 
     Args:
         overrides: Spec values that differ from ``base``.
@@ -86,6 +87,7 @@ def make_tiny_model(
 
     def linear(name: str, n: int, k: int) -> None:
         w = rng.choice(np.array([-1, 0, 1], np.int8), (n, k), p=[0.3, 0.4, 0.3])
+        w = w | np.int8(1) if packing == "b1" else w  # it holds no 0
         weights[f"{name}.weight"] = (_core.pack(w, packing), packing, (n, k))
         scale = rng.uniform(0.5, 2.0, 1) / np.sqrt(k)
         weights[f"{name}.weight_scale"] = float_tensor(scale, "f32")

@@ -175,8 +175,9 @@ def _thread_trials(
 
 def _default(folder: Path) -> Candidate:
     """What is taken where nothing was tuned."""
-    packing = runtime.auto_packing()
-    weights = "mmap" if _stored_packing(folder) == packing else "copy"
+    stored = _stored_packing(folder)
+    packing = "b1" if stored == "b1" else runtime.auto_packing()
+    weights = "mmap" if stored == packing else "copy"
     threads = min(runtime.MAX_THREADS, performance_cores())
     return Candidate(packing, runtime.gemv_family(packing), weights, threads)
 
@@ -193,7 +194,7 @@ def _load(folder: Path, default: Candidate, head: str) -> tuple[Engines, list[st
     stored = _stored_packing(folder)
     forms = [(default.packing, default.weights)]
     forms += [(stored, "mmap")] if stored else []
-    forms += [(packing, "copy") for packing in CHOICES["packing"]]
+    forms += [(p, "copy") for p in CHOICES["packing"] if (p == "b1") == (stored == "b1")]
     engines: Engines = {}
     left_out = []
     for packing, weights in dict.fromkeys(forms):

@@ -32,7 +32,7 @@ Examples:
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option(
     "--packing",
-    type=click.Choice(["auto", "i2", "t3", "t5"]),
+    type=click.Choice(["auto", "i2", "t3", "t5", "b1"]),
     default="auto",
     show_default=True,
     help="Layout of the ternary weights; auto is the fastest here",

@@ -81,7 +81,7 @@ def machine_facts() -> dict[str, Any]:
         "memory_bytes": memory_bytes(),
         "available_isas": runtime.available_isas(),
         "active_isa": active,
-        "gemv": {name: runtime.gemv_family(name) for name in ("i2", "t3", "t5")},
+        "gemv": {name: runtime.gemv_family(name) for name in ("i2", "t3", "t5", "b1")},
     }
 
 

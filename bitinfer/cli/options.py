@@ -50,7 +50,7 @@ _MODEL, _CHOICE = "Model", "Sampling"  # headings
 _LAYOUT = (
     setting(
         "--packing",
-        type=click.Choice(["auto", "i2", "t3", "t5"]),
+        type=click.Choice(["auto", "i2", "t3", "t5", "b1"]),
         default="auto",
         show_default=True,
         help="Layout of the ternary weights in memory",

@@ -264,15 +264,17 @@ void register_pack(py::module_& m) {
         return packed_bytes(packing_from_name(packing), n, k);
       },
       py::arg("packing"), py::arg("n"), py::arg("k"), "Bytes of a packed (n, k) matrix.");
-  m.def("pack", &pack_array, py::arg("weights").noconvert(), py::arg("packing"), threads,
-        "int8 (N, K) in {-1, 0, 1} -> packed uint8.");
+  m.def(
+      "pack", &pack_array, py::arg("weights").noconvert(), py::arg("packing"), threads,
+      "int8 (N, K) in {-1, 0, 1} -> packed uint8. ValueError for other weights, and for 0 in b1.");
   m.def("unpack", &unpack_array, py::arg("packed").noconvert(), py::arg("packing"), py::arg("n"),
         py::arg("k"), threads, "Packed uint8 -> int8 (N, K). ValueError for impossible codes.");
   m.def("validate", &validate_array, py::arg("packed").noconvert(), py::arg("packing"),
         py::arg("n"), py::arg("k"), threads,
         "ValueError naming row, column and byte of the first code that encodes nothing.");
   m.def("repack", &repack_array, py::arg("packed").noconvert(), py::arg("src"), py::arg("dst"),
-        py::arg("n"), py::arg("k"), threads, "From one packing to another.");
+        py::arg("n"), py::arg("k"), threads,
+        "From one packing to another. ValueError for a weight 0 that is to go to b1.");
   m.def("huge_bytes", &huge_bytes, py::arg("num_bytes"),
         "uint8 (num_bytes) zeros at a multiple of 2 MiB, in huge pages where the system has them. "
         "MemoryError.");

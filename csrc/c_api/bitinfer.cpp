@@ -53,8 +53,8 @@ bitinfer_status guarded(bitinfer_status refused, const Fn& fn) noexcept {
 }
 
 void check_shape(bitinfer_packing packing, int64_t n, int64_t k) {
-  BITINFER_CHECK(packing >= BITINFER_I2 && packing <= BITINFER_T5,
-                 "packing: expected 0 to 2, got " << packing);
+  BITINFER_CHECK(packing >= BITINFER_I2 && packing <= BITINFER_B1,
+                 "packing: expected 0 to 3, got " << packing);
   bitinfer::check_packed_shape(n, k);
 }
 

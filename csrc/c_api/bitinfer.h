@@ -1,4 +1,5 @@
-/* bitinfer: ternary matrices times int8 vectors on the CPU. The stable C interface of libbitinfer.
+/* bitinfer: ternary and binary matrices times int8 vectors on the CPU. The stable C interface of
+ * libbitinfer.
  *
  *   acc[m][n] = sum_k w[n][k] * a[m][k],   w in {-1, 0, 1}, a in -128..127
  *
@@ -41,7 +42,8 @@ typedef int bitinfer_packing;
 enum {
   BITINFER_I2 = 0, /* 2.00 bits a weight */
   BITINFER_T3 = 1, /* 1.67 bits a weight */
-  BITINFER_T5 = 2  /* 1.60 bits a weight */
+  BITINFER_T5 = 2, /* 1.60 bits a weight */
+  BITINFER_B1 = 3  /* 1.00 bit a weight; holds -1 and 1, and refuses 0 */
 };
 
 /* How a GEMV sums. The result is the same. */

@@ -42,11 +42,14 @@ struct Inputs {
       weights[static_cast<std::size_t>(k)] = 1;
       weights[static_cast<std::size_t>(kK + k)] = -1;
     }
+    std::vector<int8_t> binary = weights;
+    for (int8_t& w : binary) w |= 1;  // b1 holds no 0
     for (int p = 0; p < kNumPackings; ++p) {
       const auto packing = static_cast<Packing>(p);
       packed[p] =
           AlignedBuffer<uint8_t>(static_cast<std::size_t>(packed_bytes(packing, kRows, kK)));
-      pack(weights.data(), kRows, kK, packing, packed[p].data(), 1);
+      pack((packing == Packing::kB1 ? binary : weights).data(), kRows, kK, packing,
+           packed[p].data(), 1);
     }
     for (int64_t r = 0; r < kRows; ++r) {
       for (int64_t k = 0; k < kK; ++k) {

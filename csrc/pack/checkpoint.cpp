@@ -162,7 +162,7 @@ void pack_hf(const uint8_t* hf, int64_t n, int64_t k, Packing packing, uint8_t* 
       }
       if (most < 3) continue;
       take_min(bad, (row + r) * k + col + (std::find(to, to + num_cols, int8_t{2}) - to));
-      std::memset(to, 0, static_cast<std::size_t>(num_cols));
+      std::memset(to, 1, static_cast<std::size_t>(num_cols));
     }
   };
   pack_pieces(source, n, k, packing, packed, num_threads);

@@ -4,7 +4,7 @@
 // A matrix is cut into tiles of `tile_rows` rows; a tile is a run of K-blocks of `block_k` columns,
 // each `block_bytes` long, in column order. Tiles follow each other with no gap; the whole is
 // zero-padded to a multiple of kPackedAlign bytes. Rows and columns that fill no whole tile hold
-// zero weights.
+// zero weights, in b1, which has none, bits 0.
 //
 // i2  tile 1 row, block 256 columns = 64 bytes.
 //     byte p, bits 2g+1..2g = code (w + 1) of column 64 g + p        g = 0..3, p = 0..63; code 3 is
@@ -17,14 +17,21 @@
 // t5  tile 64 rows, block 5 columns = 64 bytes.
 //     byte r: v = 81 w[0] + 27 w[1] + 9 w[2] + 3 w[3] + w[4] in -121..121
 //     bits 6..0 = |v|, bit 7 = 1 iff v < 0; magnitudes above 121 and negative zero are refused
+// b1  tile 64 rows, block 8 columns = 64 bytes; of matrices in which no weight is 0.
+//     byte r, bit i = 1 iff w[i] = +1, 0 iff w[i] = -1
+//     A nibble of each row side by side is an index into the 16 sums of 4 activations, so two
+//     look-ups a table half serve 8 columns of as many rows as a register has bytes, with additions
+//     only, on SSE, AVX2, AVX-512 and NEON alike. Masks of a row's own bits would take an addition
+//     for each column and could not stop within 64 columns or more; here a group of 128 columns
+//     that has a scale of its own is 16 whole blocks.
 #pragma once
 
 #include <cstdint>
 
 namespace bitinfer {
 
-enum class Packing : int { kI2 = 0, kT3 = 1, kT5 = 2 };
-constexpr int kNumPackings = 3;
+enum class Packing : int { kI2 = 0, kT3 = 1, kT5 = 2, kB1 = 3 };
+constexpr int kNumPackings = 4;
 
 struct PackedLayout {
   const char* name;
@@ -37,6 +44,7 @@ constexpr PackedLayout kLayouts[kNumPackings] = {
     {"i2", 1, 256, 64},
     {"t3", 32, 24, 160},
     {"t5", 64, 5, 64},
+    {"b1", 64, 8, 64},
 };
 
 constexpr int64_t kPackedAlign = 64;  // packed buffers start at and are padded to multiples of this

@@ -49,28 +49,36 @@ void for_blocks(Packing packing, int64_t k, Byte* packed, int64_t row, int64_t n
   }
 }
 
-// A strip (tile_codec.h) of a t3 or t5 matrix.
+// A strip (tile_codec.h) of a matrix that is not i2.
 struct Strip {
   alignas(64) int8_t columns[codec::kStripCols * codec::kStripRows];
 
   void encode(Packing packing, int64_t k, int64_t row, int64_t num_rows, int64_t col,
               uint8_t* packed) const {
-    const auto encode_block = packing == Packing::kT3 ? codec::encode_t3 : codec::encode_t5;
     for_blocks(packing, k, packed, row, num_rows, col, codec::kStripCols,
                [&](uint8_t* block, int64_t r, int64_t c) {
-                 encode_block(columns + c * codec::kStripRows + r, block);
+                 codec::encode(packing, columns + c * codec::kStripRows + r, block);
                });
   }
 
   // Zero where no block is.
   void decode(const PackedTernary& w, int64_t row, int64_t num_rows, int64_t col) {
-    const auto decode_block = w.packing == Packing::kT3 ? codec::decode_t3 : codec::decode_t5;
     if (num_rows < codec::kStripRows || w.k - col < codec::kStripCols)
       std::memset(columns, 0, sizeof(columns));
     for_blocks(w.packing, w.k, w.data, row, num_rows, col, codec::kStripCols,
                [&](const uint8_t* block, int64_t r, int64_t c) {
-                 decode_block(block, columns + c * codec::kStripRows + r);
+                 codec::decode(w.packing, block, columns + c * codec::kStripRows + r);
                });
+    if (w.packing == Packing::kB1) clear_padding(num_rows, w.k - col);
+  }
+
+  // b1 has no zero weights to pad with.
+  void clear_padding(int64_t num_rows, int64_t num_cols) {
+    for (int64_t c = 0; c < codec::kStripCols; ++c) {
+      const int64_t first = c < num_cols ? num_rows : 0;
+      std::memset(columns + c * codec::kStripRows + first, 0,
+                  static_cast<std::size_t>(codec::kStripRows - first));
+    }
   }
 };
 
@@ -104,6 +112,18 @@ void decode_piece(const PackedTernary& w, int64_t row, int64_t num_rows, int64_t
   }
 }
 
+// Notes the first weight 0 of a piece, which b1 cannot hold.
+void find_zero(const int8_t* piece, int64_t row, int64_t num_rows, int64_t col, int64_t num_cols,
+               int64_t k, std::atomic<int64_t>& zero) {
+  for (int64_t r = 0; r < num_rows; ++r) {
+    const void* found =
+        std::memchr(piece + r * kPieceStride, 0, static_cast<std::size_t>(num_cols));
+    if (!found) continue;
+    return take_min(
+        zero, (row + r) * k + col + (static_cast<const int8_t*>(found) - piece - r * kPieceStride));
+  }
+}
+
 void clear_tail(Packing packing, int64_t n, int64_t k, uint8_t* packed) {
   const int64_t used = num_tiles(packing, n) * tile_bytes(packing, k);
   std::memset(packed + used, 0, static_cast<std::size_t>(packed_bytes(packing, n, k) - used));
@@ -115,7 +135,7 @@ Packing packing_from_name(const std::string& name) {
   for (int p = 0; p < kNumPackings; ++p) {
     if (name == kLayouts[p].name) return static_cast<Packing>(p);
   }
-  BITINFER_CHECK(false, "packing: expected one of i2, t3, t5, got " << name);
+  BITINFER_CHECK(false, "packing: expected one of i2, t3, t5, b1, got " << name);
   return Packing::kI2;
 }
 
@@ -134,15 +154,20 @@ int resolve_num_threads(int num_threads) {
 void pack_pieces(const PieceSource& source, int64_t n, int64_t k, Packing packing, uint8_t* packed,
                  int num_threads) {
   check_packed_shape(n, k);
+  std::atomic<int64_t> zero{kNowhere};
   for_row_groups(n, num_threads, [&](int64_t row, int64_t num_rows, int8_t* piece) {
     for (int64_t col = 0; col < k; col += kPieceCols) {
       const int64_t num_cols = std::min(kPieceCols, k - col);
       if (num_rows < kPieceRows || num_cols < kPieceCols)
         std::memset(piece, 0, kPieceRows * kPieceStride);
       source(row, num_rows, col, num_cols, piece);
+      if (packing == Packing::kB1) find_zero(piece, row, num_rows, col, num_cols, k, zero);
       encode_piece(packing, k, piece, row, num_rows, col, packed);
     }
   });
+  const int64_t at = zero;
+  BITINFER_CHECK(at == kNowhere,
+                 "b1: expected weights -1 or 1, got 0 at row " << at / k << ", column " << at % k);
   clear_tail(packing, n, k, packed);
 }
 
@@ -163,7 +188,7 @@ void pack(const int8_t* weights, int64_t n, int64_t k, Packing packing, uint8_t*
       const int8_t* first =
           std::find_if(from, from + num_cols, [](int8_t w) { return w < -1 || w > 1; });
       take_min(bad, first - weights);
-      std::memset(to, 0, static_cast<std::size_t>(num_cols));
+      std::memset(to, 1, static_cast<std::size_t>(num_cols));
     }
   };
   pack_pieces(source, n, k, packing, packed, num_threads);
@@ -201,7 +226,7 @@ void pack_transposed(const PackedTernary& w, uint8_t* out, int num_threads) {
 
 void repack(const PackedTernary& w, Packing to, uint8_t* out, int num_threads) {
   validate_packed(w, num_threads);
-  if (w.packing == Packing::kI2 || to == Packing::kI2) {
+  if (w.packing == Packing::kI2 || to == Packing::kI2 || to == Packing::kB1) {
     const auto source = [&](int64_t row, int64_t num_rows, int64_t col, int64_t, int8_t* piece) {
       decode_piece(w, row, num_rows, col, piece);
     };

@@ -28,7 +28,7 @@ void check_packed_shape(int64_t n, int64_t k);  // 1 <= N < 2^31, 1 <= K < 2^23
 int resolve_num_threads(int num_threads);       // 0: as many as this process may run on
 
 // packed: packed_bytes(packing, n, k), overwritten, tail included. weights: (N, K) row-major in
-// {-1, 0, 1}.
+// {-1, 0, 1}; b1 refuses 0.
 void pack_pieces(const PieceSource& source, int64_t n, int64_t k, Packing packing, uint8_t* packed,
                  int num_threads);
 void pack(const int8_t* weights, int64_t n, int64_t k, Packing packing, uint8_t* packed,

@@ -1,7 +1,7 @@
 // One K-block of one tile to and from int8 weights, and the test for impossible codes. Private to
 // pack/.
 //
-// i2 blocks hold one row, so they are coded from rows. t3 and t5 blocks hold a byte of each row
+// i2 blocks hold one row, so they are coded from rows. The others hold a byte of each row
 // side by side, so they are coded from a strip: 120 columns of 64 rows, each column's rows side by
 // side, which makes all arithmetic vertical. Plain C++ on 16-byte vectors: the kernels have their
 // own unpacking.
@@ -16,7 +16,7 @@ namespace bitinfer {
 namespace codec {
 
 constexpr int64_t kStripRows = 64;   // whole tiles of every packing
-constexpr int64_t kStripCols = 120;  // whole t3 and t5 blocks, and whole squares of 8 x 8
+constexpr int64_t kStripCols = 120;  // whole blocks of t3, t5 and b1, and whole squares of 8 x 8
 
 typedef int8_t Bytes __attribute__((vector_size(16)));
 typedef uint64_t Words __attribute__((vector_size(16)));
@@ -106,7 +106,7 @@ inline Bytes faults_i2(const uint8_t* block) {
   return bad;
 }
 
-// ---- t3 and t5: a strip's columns from `columns` on, kStripRows apart; 16 rows at a time ----
+// ---- t3, t5 and b1: a strip's columns from `columns` on, kStripRows apart; 16 rows at a time ----
 
 // v = ... + 3 w[count - 2] + w[count - 1]
 template <int count>
@@ -196,10 +196,41 @@ inline Bytes faults_t5(const uint8_t* block) {
   return bad;
 }
 
+inline void encode_b1(const int8_t* columns, uint8_t* block) {
+  for (int r = 0; r < 64; r += 16) {
+    Bytes bits{};
+    for (int i = 0; i < 8; ++i)
+      bits |= (load_bytes(columns + i * kStripRows + r) > 0) & splat(1 << i);
+    store_bytes(block + r, bits);
+  }
+}
+
+inline void decode_b1(const uint8_t* block, int8_t* columns) {
+  for (int r = 0; r < 64; r += 16) {
+    const Bytes bits = load_bytes(block + r);
+    for (int i = 0; i < 8; ++i) {
+      const Bytes minus = (bits & splat(1 << i)) == 0;
+      store_bytes(columns + i * kStripRows + r, minus | splat(1));
+    }
+  }
+}
+
 // ---- by packing ----
+
+// Of the packings that are coded from strips.
+inline void encode(Packing packing, const int8_t* columns, uint8_t* block) {
+  if (packing == Packing::kT3) return encode_t3(columns, block);
+  packing == Packing::kT5 ? encode_t5(columns, block) : encode_b1(columns, block);
+}
+
+inline void decode(Packing packing, const uint8_t* block, int8_t* columns) {
+  if (packing == Packing::kT3) return decode_t3(block, columns);
+  packing == Packing::kT5 ? decode_t5(block, columns) : decode_b1(block, columns);
+}
 
 // Not zero where the block holds a code that encodes nothing.
 inline Bytes faults(Packing packing, const uint8_t* block) {
+  if (packing == Packing::kB1) return Bytes{};
   if (packing == Packing::kI2) return faults_i2(block);
   return packing == Packing::kT3 ? faults_t3(block) : faults_t5(block);
 }

@@ -16,7 +16,7 @@ namespace {
 constexpr int64_t kNowhere = std::numeric_limits<int64_t>::max();
 
 // The bits that hold row r, column c of a block, with their neighbours of the same unit: a code of
-// i2, a magnitude and a sign of t3 and t5.
+// i2, a magnitude and a sign of t3 and t5, a bit of b1.
 struct Unit {
   int64_t byte;  // of the code or the magnitude, in the block
   int magnitude;
@@ -28,6 +28,7 @@ Unit unit_at(Packing packing, const uint8_t* block, int64_t r, int64_t c) {
   if (packing == Packing::kI2) {
     return {c % 64, (block[c % 64] >> (2 * (c / 64))) & 3, false, 0};
   }
+  if (packing == Packing::kB1) return {r, (block[r] >> c) & 1, false, 0};
   if (packing == Packing::kT5) return {r, block[r] & 127, (block[r] & 128) != 0, c};
   const int64_t j = c / 3;
   const int64_t byte = 32 * (j / 2) + r;
@@ -36,13 +37,16 @@ Unit unit_at(Packing packing, const uint8_t* block, int64_t r, int64_t c) {
 
 // What is wrong with a unit; null if nothing.
 const char* fault_of(Packing packing, const Unit& unit) {
+  if (packing == Packing::kB1) return nullptr;
   if (packing == Packing::kI2) return unit.magnitude == 3 ? "code 3" : nullptr;
   if (unit.magnitude == 0 && unit.negative) return "negative zero";
   if (packing == Packing::kT3) return unit.magnitude > 13 ? "magnitude above 13" : nullptr;
   return unit.magnitude > 121 ? "magnitude above 121" : nullptr;
 }
 
-bool is_zero_weight(Packing packing, const Unit& unit) {
+// What padding holds: weight 0, or bit 0 of b1.
+bool is_padding(Packing packing, const Unit& unit) {
+  if (packing == Packing::kB1) return unit.magnitude == 0;
   if (packing == Packing::kI2) return unit.magnitude == 1;
   int v = unit.magnitude;  // the sign does not matter
   for (int64_t i = packing == Packing::kT3 ? 2 : 4; i > unit.trit; --i) v = (v + 1) / 3;
@@ -68,7 +72,7 @@ BadCode find_in_tile(const PackedTernary& w, int64_t tile) {
         const int64_t col = b * l.block_k + c;
         const char* what = fault_of(w.packing, unit);
         const bool padding = row >= w.n || col >= w.k;
-        if (!what && padding && !is_zero_weight(w.packing, unit)) what = "weight in the padding";
+        if (!what && padding && !is_padding(w.packing, unit)) what = "weight in the padding";
         if (what) return {row, col, at + unit.byte, what};
       }
     }
@@ -88,8 +92,7 @@ bool padding_is_used(const PackedTernary& w, int64_t tile) {
     const int64_t cols_used = std::min(l.block_k, w.k - b * l.block_k);
     for (int64_t r = 0; r < l.tile_rows; ++r) {
       for (int64_t c = r < rows_used ? cols_used : 0; c < l.block_k; ++c) {
-        if (!is_zero_weight(w.packing, unit_at(w.packing, data + b * l.block_bytes, r, c)))
-          return true;
+        if (!is_padding(w.packing, unit_at(w.packing, data + b * l.block_bytes, r, c))) return true;
       }
     }
   }

@@ -56,7 +56,7 @@ constexpr ModelVariant kVariants[] = {
 
 void steps_take_no_memory(const ModelVariant& variant, Packing packing, int num_threads) {
   constexpr int64_t kPrompt = 60, kSteps = 150;  // into the third block of the cache
-  const RandomModel model(variant, packing);
+  const RandomModel model(variant, packing, is_binary(packing));
   Decoder decoder(model.spec, model.tensors, num_threads);
   const auto cache = decoder.new_cache(kPrompt + kSteps, variant.kv_type);
   const auto other = decoder.new_cache(2 * kPrompt + kSteps, variant.kv_type);

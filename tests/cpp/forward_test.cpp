@@ -70,18 +70,22 @@ uint64_t run(const RandomModel& model, KvType kv_type, int num_threads, int64_t 
   return fnv1a(logits);
 }
 
-void all_ways_give_one_hash(const ModelVariant& variant, const std::vector<std::string>& rows) {
+void all_ways_give_one_hash(const ModelVariant& variant, bool binary,
+                            const std::vector<std::string>& rows) {
+  const char* weights = binary ? ", binary weights" : "";
   uint64_t expected = 0;
   bool first = true;
   const auto check = [&](const std::string& way, uint64_t hash) {
     if (first) expected = hash;
     first = false;
-    EXPECT(hash == expected, "%s: %s: %016" PRIx64 ", not %016" PRIx64, variant.name, way.c_str(),
-           hash, expected);
+    EXPECT(hash == expected, "%s%s: %s: %016" PRIx64 ", not %016" PRIx64, variant.name, weights,
+           way.c_str(), hash, expected);
   };
   std::vector<std::unique_ptr<RandomModel>> models;
   for (int p = 0; p < bitinfer::kNumPackings; ++p) {
-    models.push_back(std::make_unique<RandomModel>(variant, static_cast<bitinfer::Packing>(p)));
+    const auto packing = static_cast<bitinfer::Packing>(p);
+    if (is_binary(packing) && !binary) continue;
+    models.push_back(std::make_unique<RandomModel>(variant, packing, binary));
   }
   for (const std::string& isa : rows) {
     bitinfer::set_isa(isa);
@@ -96,7 +100,7 @@ void all_ways_give_one_hash(const ModelVariant& variant, const std::vector<std::
     check(isa + ", chunks of 7 on 3 threads", run(*models[1], variant.kv_type, 3, 7));
   }
   EXPECT(bitinfer::dispatch_notes().empty(), "%s", bitinfer::dispatch_notes()[0].c_str());
-  std::printf("%s: %016" PRIx64 "\n", variant.name, expected);
+  std::printf("%s%s: %016" PRIx64 "\n", variant.name, weights, expected);
   std::fflush(stdout);
 }
 
@@ -107,7 +111,8 @@ int main(int argc, char** argv) {
   std::vector<std::string> rows = bitinfer::available_isas();
   if (argc > 1 && std::string(argv[1]) == "--best-row") rows.resize(1);
   for (const auto& variant : bitinfer_test::kVariants) {
-    bitinfer_test::all_ways_give_one_hash(variant, rows);
+    bitinfer_test::all_ways_give_one_hash(variant, false, rows);
   }
+  bitinfer_test::all_ways_give_one_hash(bitinfer_test::kVariants[0], true, rows);
   return 0;
 }

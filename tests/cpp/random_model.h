@@ -31,8 +31,8 @@ struct ModelVariant {
 
 class RandomModel {
  public:
-  RandomModel(const ModelVariant& variant, bitinfer::Packing packing_of_all)
-      : packing(packing_of_all) {
+  RandomModel(const ModelVariant& variant, bitinfer::Packing packing_of_all, bool is_binary)
+      : packing(packing_of_all), binary(is_binary) {
     spec.vocab_size = 203;
     spec.hidden_size = 120;
     spec.intermediate_size = 301;
@@ -59,6 +59,7 @@ class RandomModel {
   }
 
   const bitinfer::Packing packing;
+  const bool binary;  // no weight is 0
   bitinfer::DecoderSpec spec{};
   bitinfer::TensorMap tensors;
 
@@ -113,7 +114,7 @@ class RandomModel {
 
   void add_linear(const std::string& name, int64_t n, int64_t k, bool bias) {
     std::vector<int8_t> w(static_cast<std::size_t>(n * k));
-    for (int8_t& weight : w) weight = static_cast<int8_t>(random_.below(3) - 1);
+    for (int8_t& weight : w) weight = random_weight(binary, &random_);
     std::vector<uint8_t> packed(static_cast<std::size_t>(bitinfer::packed_bytes(packing, n, k)));
     bitinfer::pack(w.data(), n, k, packing, packed.data(), 1);
     add(name + ".weight", bitinfer::layout(packing).name, {n, k}, packed.data(),

@@ -29,6 +29,13 @@ class Random {
   uint64_t state_;
 };
 
+inline int8_t random_weight(bool binary, Random* random) {
+  return static_cast<int8_t>(binary ? 2 * random->below(2) - 1 : random->below(3) - 1);
+}
+
+// b1 holds no weight 0.
+inline bool is_binary(bitinfer::Packing packing) { return packing == bitinfer::Packing::kB1; }
+
 // (rows, columns) int8, columns padded with zeros to whole blocks of the packing; rows fill whole
 // tiles.
 struct TernaryMatrix {
@@ -52,6 +59,12 @@ inline void encode_block(const TernaryMatrix& m, bitinfer::Packing packing, int6
     return;
   }
   for (int64_t r = 0; r < l.tile_rows; ++r) {
+    if (packing == bitinfer::Packing::kB1) {
+      for (int64_t k = 0; k < 8; ++k) {
+        if (m.at(row + r, first + k) == 1) out[r] = static_cast<uint8_t>(out[r] + (1 << k));
+      }
+      continue;
+    }
     if (packing == bitinfer::Packing::kT5) {
       int v = 0;
       for (int64_t k = 0; k < 5; ++k) v = 3 * v + m.at(row + r, first + k);

@@ -102,9 +102,9 @@ template <Packing packing>
 struct FewTokens {
   using Shape = PanelShape<packing>;
   static constexpr int kGroups = Shape::kRows / kGroupRows;
-  static constexpr int64_t kPieceK = packing == Packing::kI2   ? 256
+  static constexpr int64_t kPieceK = packing == Packing::kT5   ? kTileColumns
                                      : packing == Packing::kT3 ? 192
-                                                               : kTileColumns;
+                                                               : 256;
   static constexpr int64_t kColumns = packing == Packing::kT5 ? kTileColumns : kTileK;  // of a tile
   static constexpr int64_t kPieceBlocks = kPieceK / Shape::kLayout.block_k;
   static constexpr int64_t kGroupBytes = kPieceK / 4 * kQuadBytes;

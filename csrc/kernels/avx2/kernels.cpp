@@ -1,4 +1,4 @@
-// The avx2 row: i2 by maddubs and by additions, t3 by table look-ups, all GEMMs.
+// The avx2 row: i2 by maddubs and by additions, t3 and b1 by table look-ups, all GEMMs.
 #include <immintrin.h>
 
 #include <cassert>
@@ -28,8 +28,11 @@ constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in eve
 #include "kernels/avx2/bytes.h"
 #include "kernels/generic/lane_groups.inl.h"
 #include "kernels/generic/read_streams.inl.h"
+#include "kernels/generic/byte_sums.inl.h"
 #include "kernels/generic/ternary_gemv_addsub_t3.inl.h"
 #include "kernels/generic/build_tables_t3.inl.h"
+#include "kernels/generic/ternary_gemv_addsub_b1.inl.h"
+#include "kernels/generic/build_tables_b1.inl.h"
 #include "kernels/avx2/ternary_gemv_i2.inl.h"
 #include "kernels/generic/chosen_rows.inl.h"
 #include "kernels/avx2/gemv_columns.inl.h"
@@ -57,6 +60,11 @@ BITINFER_SYMBOL void build_tables_i8_t3(const int8_t* codes, int64_t block_begin
   build_t3_tables(codes, block_begin, block_end, tables);
 }
 
+BITINFER_SYMBOL void build_tables_i8_b1(const int8_t* codes, int64_t block_begin, int64_t block_end,
+                                        uint8_t* tables) {
+  build_b1_tables(codes, block_begin, block_end, tables);
+}
+
 BITINFER_SYMBOL void ternary_gemv_addsub_i8_i2_i32(const TileStreams& streams, int64_t num_blocks,
                                                    const Activation& a) {
   for_each_lane_group<4>(streams, num_blocks << 6, 1,
@@ -70,6 +78,12 @@ BITINFER_SYMBOL void ternary_gemv_addsub_i8_t3_i32(const TileStreams& streams, i
                          [&](const auto& lanes) { t3_lane_group(lanes, num_blocks, a.tables); });
 }
 
+BITINFER_SYMBOL void ternary_gemv_addsub_i8_b1_i32(const TileStreams& streams, int64_t num_blocks,
+                                                   const Activation& a) {
+  for_each_lane_group<4>(streams, num_blocks << 6, kB1Rows,
+                         [&](const auto& lanes) { b1_lane_group(lanes, num_blocks, a.tables); });
+}
+
 BITINFER_SYMBOL void ternary_gemv_columns_i8_i2_i32(const ChosenRows& w, const int8_t* codes,
                                                     int32_t* scratch, int32_t* acc) {
   gemv_columns_by_pairs(w, codes, scratch, acc);
@@ -79,12 +93,15 @@ KernelTable make_kernel_table() {
   constexpr int kI2 = static_cast<int>(Packing::kI2);
   constexpr int kT3 = static_cast<int>(Packing::kT3);
   constexpr int kT5 = static_cast<int>(Packing::kT5);
+  constexpr int kB1 = static_cast<int>(Packing::kB1);
   KernelTable table = sse41::make_kernel_table();
   table.gemv_addsub[kI2] = ternary_gemv_addsub_i8_i2_i32;
   table.build_tables[kI2] = build_tables_i8_i2;
   table.table_bytes[kI2] = kI2TableBytes;
   table.gemv_addsub[kT3] = ternary_gemv_addsub_i8_t3_i32;
   table.build_tables[kT3] = build_tables_i8_t3;
+  table.gemv_addsub[kB1] = ternary_gemv_addsub_i8_b1_i32;
+  table.build_tables[kB1] = build_tables_i8_b1;
   set_dot_symbols(&table);
   set_head_planes(&table);
   table.gemv_columns = ternary_gemv_columns_i8_i2_i32;

@@ -1,5 +1,5 @@
-// Bytes of the AVX-512 rows, after words.h and dot_words.h, as generic/head_planes.inl.h wants
-// them.
+// Bytes of the AVX-512 rows, after words.h and dot_words.h, as generic/head_planes.inl.h and
+// generic/ternary_gemv_addsub_b1.inl.h want them.
 #pragma once
 
 using ByteVec = __m512i;
@@ -18,6 +18,18 @@ BITINFER_INLINE __m512i shift_words_right(__m512i a) {
 template <int n>
 BITINFER_INLINE __m512i shift_words_left(__m512i a) {
   return _mm512_slli_epi16(a, n);
+}
+
+BITINFER_INLINE __m512i fill_words16(int16_t x) { return _mm512_set1_epi16(x); }
+BITINFER_INLINE __m512i add_words16(__m512i a, __m512i b) { return _mm512_add_epi16(a, b); }
+BITINFER_INLINE __m512i subtract_words16(__m512i a, __m512i b) { return _mm512_sub_epi16(a, b); }
+
+// A 16-entry table for every 16 bytes of a vector; indices 0..15.
+BITINFER_INLINE __m512i load_table(const uint8_t* p) {
+  return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+BITINFER_INLINE __m512i look_up(__m512i table, __m512i index) {
+  return _mm512_shuffle_epi8(table, index);
 }
 
 BITINFER_INLINE void keep_order(__m512i& sum) { keep_in_place(sum); }

@@ -1,4 +1,5 @@
-// The avx512vnni row: i2 dot and all GEMMs by vpdpbusd. The addsub kernels are the avx2 row's.
+// The avx512vnni row: i2 dot and all GEMMs by vpdpbusd, b1 by table look-ups. The other addsub
+// kernels are the avx2 row's.
 //
 // GCC 12 takes the headers' undefined vectors for a mistake of ours (GCC bug 105593).
 #pragma GCC diagnostic push
@@ -47,6 +48,8 @@ constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in eve
 #include "kernels/generic/ternary_gemm.inl.h"
 #include "kernels/generic/gemm_i8.inl.h"
 #include "kernels/avx512vnni/bytes.h"
+#include "kernels/generic/byte_sums.inl.h"
+#include "kernels/generic/ternary_gemv_addsub_b1.inl.h"
 #include "kernels/generic/head_planes.inl.h"
 // clang-format on
 
@@ -56,9 +59,16 @@ constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in eve
 #include "kernels/generic/head_plane_symbols.inl.h"
 #include "kernels/generic/vnni_symbols.inl.h"
 
+BITINFER_SYMBOL void ternary_gemv_addsub_i8_b1_i32(const TileStreams& streams, int64_t num_blocks,
+                                                   const Activation& a) {
+  for_each_lane_group<4>(streams, num_blocks << 6, kB1Rows,
+                         [&](const auto& lanes) { b1_lane_group(lanes, num_blocks, a.tables); });
+}
+
 KernelTable make_kernel_table() {
   KernelTable table = avx2::make_kernel_table();
   set_vnni_symbols(&table);
+  table.gemv_addsub[static_cast<int>(Packing::kB1)] = ternary_gemv_addsub_i8_b1_i32;
   set_head_planes(&table);
   table.f32 = make_float_kernels();
   return table;

@@ -25,6 +25,11 @@ BITINFER_SYMBOL void ternary_gemv_dot_i8_t5_i32(const TileStreams& streams, int6
   gemv_by_gemm<Packing::kT5, DotMicro>(streams, num_blocks, a);
 }
 
+BITINFER_SYMBOL void ternary_gemv_dot_i8_b1_i32(const TileStreams& streams, int64_t num_blocks,
+                                                const Activation& a) {
+  gemv_by_gemm<Packing::kB1, DotMicro>(streams, num_blocks, a);
+}
+
 BITINFER_SYMBOL void ternary_gemm_i8_i2_i32(const uint8_t* tiles, int64_t num_tiles,
                                             int64_t num_blocks, const int8_t* a, int64_t a_stride,
                                             const int32_t* a_sum, int64_t m, int32_t* acc,
@@ -49,6 +54,14 @@ BITINFER_SYMBOL void ternary_gemm_i8_t5_i32(const uint8_t* tiles, int64_t num_ti
                                scratch, kGemmPieceK);
 }
 
+BITINFER_SYMBOL void ternary_gemm_i8_b1_i32(const uint8_t* tiles, int64_t num_tiles,
+                                            int64_t num_blocks, const int8_t* a, int64_t a_stride,
+                                            const int32_t* a_sum, int64_t m, int32_t* acc,
+                                            int64_t acc_stride, uint8_t* scratch) {
+  gemm<Packing::kB1, DotMicro>(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc, acc_stride,
+                               scratch, kGemmPieceK);
+}
+
 BITINFER_SYMBOL void gemm_i8(const int8_t* w, int64_t n, const int8_t* a, int64_t a_stride,
                              const int32_t* a_sum, int64_t m, int64_t k_padded, int32_t* acc,
                              int64_t acc_stride) {
@@ -65,12 +78,15 @@ static void set_dot_symbols(KernelTable* table) {
   constexpr int kI2 = static_cast<int>(Packing::kI2);
   constexpr int kT3 = static_cast<int>(Packing::kT3);
   constexpr int kT5 = static_cast<int>(Packing::kT5);
+  constexpr int kB1 = static_cast<int>(Packing::kB1);
   table->gemv_dot[kI2] = ternary_gemv_dot_i8_i2_i32;
   table->gemv_dot[kT3] = ternary_gemv_dot_i8_t3_i32;
   table->gemv_dot[kT5] = ternary_gemv_dot_i8_t5_i32;
+  table->gemv_dot[kB1] = ternary_gemv_dot_i8_b1_i32;
   table->gemm[kI2] = ternary_gemm_i8_i2_i32;
   table->gemm[kT3] = ternary_gemm_i8_t3_i32;
   table->gemm[kT5] = ternary_gemm_i8_t5_i32;
+  table->gemm[kB1] = ternary_gemm_i8_b1_i32;
   table->gemv_rows = ternary_gemv_rows_i8_i2_i32;
   table->gemm_i8 = gemm_i8;
   table->read_streams = read_streams;

@@ -17,7 +17,7 @@ constexpr int64_t kGemmPieceK = 3840;
 template <Packing packing>
 struct PanelShape {
   static constexpr PackedLayout kLayout = kLayouts[static_cast<int>(packing)];
-  static constexpr int64_t kRows = packing == Packing::kT5 ? 64 : 32;
+  static constexpr int64_t kRows = kLayout.tile_rows > 32 ? kLayout.tile_rows : 32;
   static constexpr int64_t kTiles = kRows / kLayout.tile_rows;
   static_assert(kGemmPieceK % (4 * kLayout.block_k) == 0 || packing != Packing::kT5, "whole quads");
   static_assert(kGemmPieceK % kLayout.block_k == 0, "whole K-blocks");
@@ -37,6 +37,7 @@ BITINFER_INLINE void unpack_panel(const uint8_t* tile, int64_t num_tiles, int64_
   }
   if constexpr (packing == Packing::kT3) unpack_t3(begin, blocks, panel, group_bytes);
   if constexpr (packing == Packing::kT5) unpack_t5(begin, blocks, panel, group_bytes);
+  if constexpr (packing == Packing::kB1) unpack_b1(begin, blocks, panel, group_bytes);
 }
 
 template <Packing packing, typename Micro>

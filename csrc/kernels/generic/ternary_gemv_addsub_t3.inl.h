@@ -5,11 +5,8 @@
 // They are stored as
 //   T = 31 h + l,   l in -15..15, h in -13..13
 // in two int8 tables, so that the 8 groups of a K-block add up in int8: 8 * 15 = 120. A set sign
-// bit negates both bytes (exact: -128 never occurs), and a K-block widens once.
-//
-// Widening takes no shuffle: bytes biased by 128 are added as 16-bit words u_even + 256 u_odd, mod
-// 2^16, and u_odd once more by itself; even = all - 256 odd. 255 * 256 < 2^16 bounds a run at 256
-// K-blocks. Included inside the anonymous namespace of a row.
+// bit negates both bytes (exact: -128 never occurs), and a K-block widens once. Included inside the
+// anonymous namespace of a row, after lane_groups.inl.h and byte_sums.inl.h.
 #pragma once
 
 constexpr int kT3Groups = 8;                           // groups of a K-block
@@ -17,17 +14,10 @@ constexpr int64_t kT3TableBytes = kT3Groups * 2 * 16;  // per group 16 low then 
 constexpr int64_t kT3BlockBytes = kLayouts[static_cast<int>(Packing::kT3)].block_bytes;
 constexpr int kT3Rows = 32;
 constexpr int kT3Vecs = kT3Rows / static_cast<int>(sizeof(ByteVec));
-constexpr int64_t kT3RunBlocks = 256;
-
-// Sums of a run of K-blocks of one tile: biased bytes as words, [low l, high h][vector].
-struct T3Sums {
-  ByteVec all[2][kT3Vecs];
-  ByteVec odd[2][kT3Vecs];
-};
 
 // Adds one K-block of 16 or 32 rows.
 BITINFER_INLINE void t3_add_block(const uint8_t* block, const uint8_t* tables, int v,
-                                  T3Sums& sums) {
+                                  ByteSums& sums) {
   constexpr int kBytes = static_cast<int>(sizeof(ByteVec));
   const ByteVec nibble = fill_bytes(15);
   const ByteVec one = fill_bytes(1);
@@ -50,34 +40,7 @@ BITINFER_INLINE void t3_add_block(const uint8_t* block, const uint8_t* tables, i
     keep_order(high);
     control = add_bytes(control, control);
   }
-  sums.all[0][v] = add_words16(sums.all[0][v], low);
-  sums.odd[0][v] = add_words16(sums.odd[0][v], shift_words_right<8>(low));
-  sums.all[1][v] = add_words16(sums.all[1][v], high);
-  sums.odd[1][v] = add_words16(sums.odd[1][v], shift_words_right<8>(high));
-}
-
-// 32 h, as a shift that negative numbers may take.
-BITINFER_INLINE int32_t times_32(int16_t h) {
-  return static_cast<int32_t>(static_cast<uint32_t>(int32_t{h}) << 5);
-}
-
-// acc[r] (+)= 31 h + l for the rows of one vector; bias = 128 * number of K-blocks.
-BITINFER_INLINE void t3_store(const T3Sums& sums, int v, int16_t bias, bool first, int32_t* acc) {
-  constexpr int kBytes = static_cast<int>(sizeof(ByteVec));
-  alignas(kBytes) int16_t odd[2][kBytes / 2];
-  alignas(kBytes) int16_t even[2][kBytes / 2];
-  for (int plane = 0; plane < 2; ++plane) {
-    const ByteVec o = sums.odd[plane][v];
-    const ByteVec e = subtract_words16(sums.all[plane][v], shift_words_left<8>(o));
-    store_bytes(odd[plane], subtract_words16(o, fill_words16(bias)));
-    store_bytes(even[plane], subtract_words16(e, fill_words16(bias)));
-  }
-  for (int i = 0; i < kBytes / 2; ++i) {
-    const int32_t e = even[0][i] + (times_32(even[1][i]) - even[1][i]);
-    const int32_t o = odd[0][i] + (times_32(odd[1][i]) - odd[1][i]);
-    acc[2 * i] = first ? e : acc[2 * i] + e;
-    acc[2 * i + 1] = first ? o : acc[2 * i + 1] + o;
-  }
+  sums.widen(low, high);
 }
 
 template <int count>
@@ -86,22 +49,24 @@ BITINFER_INLINE void t3_lane_group(const LaneGroup<count>& lanes, int64_t num_bl
   const uint8_t* tile[count];
   for (int r = 0; r < count; ++r) tile[r] = lanes.tile[r];
   bool first = true;
-  for (int64_t left = num_blocks; left > 0; left -= kT3RunBlocks, first = false) {
-    const int64_t blocks = left < kT3RunBlocks ? left : kT3RunBlocks;
-    T3Sums sums[count];
-    for (int r = 0; r < count; ++r) sums[r] = T3Sums{};
+  for (int64_t left = num_blocks; left > 0; left -= kRunWidenings, first = false) {
+    const int64_t blocks = left < kRunWidenings ? left : kRunWidenings;
+    ByteSums sums[count][kT3Vecs];
+    for (int r = 0; r < count; ++r) {
+      for (int v = 0; v < kT3Vecs; ++v) sums[r][v].clear();
+    }
     for (int64_t b = 0; b < blocks; ++b, tables += kT3TableBytes) {
       for (int r = 0; r < count; ++r) {
         for (int line = 0; line < kT3BlockBytes; line += 64)
           prefetch(tile[r] + kPrefetchAhead + line);
-        for (int v = 0; v < kT3Vecs; ++v) t3_add_block(tile[r], tables, v, sums[r]);
+        for (int v = 0; v < kT3Vecs; ++v) t3_add_block(tile[r], tables, v, sums[r][v]);
         tile[r] += kT3BlockBytes;
       }
     }
     for (int r = 0; r < count; ++r) {
       for (int v = 0; v < kT3Vecs; ++v) {
-        t3_store(sums[r], v, static_cast<int16_t>(blocks << 7), first,
-                 lanes.acc[r] + v * static_cast<int>(sizeof(ByteVec)));
+        store_byte_sums<31>(sums[r][v], static_cast<int16_t>(blocks << 7), first,
+                            lanes.acc[r] + v * static_cast<int>(sizeof(ByteVec)));
       }
     }
   }

@@ -2,7 +2,7 @@
 // table.
 //
 // A run of weights is unpacked to int8 once and then multiplied with every token. i2 keeps the
-// columns of a row in the lanes (dot product of 16 columns at a time), t3 and t5 keep their rows
+// columns of a row in the lanes (dot product of 16 columns at a time), the others keep their rows
 // there (one column of 32 rows times one activation), so no packing is ever transposed. w * a is in
 // [-128, 128]: an int16 lane holds 255 of them.
 #pragma once
@@ -219,6 +219,11 @@ void ternary_gemv_dot_i8_t5_i32(const TileStreams& streams, int64_t num_blocks,
   gemv_unpacked<Packing::kT5>(streams, num_blocks, a);
 }
 
+void ternary_gemv_dot_i8_b1_i32(const TileStreams& streams, int64_t num_blocks,
+                                const Activation& a) {
+  gemv_unpacked<Packing::kB1>(streams, num_blocks, a);
+}
+
 void ternary_gemm_i8_i2_i32(const uint8_t* tiles, int64_t num_tiles, int64_t num_blocks,
                             const int8_t* a, int64_t a_stride, const int32_t* /*a_sum*/, int64_t m,
                             int32_t* acc, int64_t acc_stride, uint8_t* scratch) {
@@ -246,6 +251,13 @@ void ternary_gemm_i8_t5_i32(const uint8_t* tiles, int64_t num_tiles, int64_t num
                             const int8_t* a, int64_t a_stride, const int32_t* /*a_sum*/, int64_t m,
                             int32_t* acc, int64_t acc_stride, uint8_t* scratch) {
   gemm_tiles<Packing::kT5>(tiles, num_tiles, num_blocks, a, a_stride, m, acc, acc_stride,
+                           reinterpret_cast<int8_t*>(scratch));
+}
+
+void ternary_gemm_i8_b1_i32(const uint8_t* tiles, int64_t num_tiles, int64_t num_blocks,
+                            const int8_t* a, int64_t a_stride, const int32_t* /*a_sum*/, int64_t m,
+                            int32_t* acc, int64_t acc_stride, uint8_t* scratch) {
+  gemm_tiles<Packing::kB1>(tiles, num_tiles, num_blocks, a, a_stride, m, acc, acc_stride,
                            reinterpret_cast<int8_t*>(scratch));
 }
 

@@ -1,9 +1,9 @@
-// Packed blocks to int8 weights, with NEON: i2 with columns in the lanes, t3 and t5 with rows
+// Packed blocks to int8 weights, with NEON: i2 with columns in the lanes, the others with rows
 // there. Included inside the anonymous namespace of a row.
 #pragma once
 
 constexpr int64_t kRowLanes = 32;       // rows of a panel with rows in its lanes
-constexpr int64_t kPanelColumns = 240;  // its columns: 10 blocks of t3, 48 of t5
+constexpr int64_t kPanelColumns = 240;  // its columns: 10 blocks of t3, 48 of t5, 30 of b1
 
 inline void unpack_i2_block(const uint8_t* w, int8_t* columns) {
   const uint8x16_t low2 = vdupq_n_u8(3);
@@ -62,13 +62,25 @@ inline void unpack_t5_rows16(const uint8_t* w, int8_t* panel) {
   vst1q_s8(panel + 4 * kRowLanes, v);
 }
 
+// 16 rows of a b1 block -> panel[8][kRowLanes].
+inline void unpack_b1_rows16(const uint8_t* w, int8_t* panel) {
+  const uint8x16_t bits = vld1q_u8(w);
+  const uint8x16_t one = vdupq_n_u8(1);
+  for (int i = 0; i < 8; ++i, panel += kRowLanes) {
+    const uint8x16_t plus = vtstq_u8(bits, vdupq_n_u8(static_cast<uint8_t>(1 << i)));
+    vst1q_s8(panel, vreinterpretq_s8_u8(vornq_u8(one, plus)));  // all ones, -1, where not set
+  }
+}
+
 template <Packing P>
 inline void unpack_rows32(const uint8_t* w, int8_t* panel) {
   for (int half = 0; half < 2; ++half) {
     if constexpr (P == Packing::kT3) {
       unpack_t3_rows16(w + 16 * half, panel + 16 * half);
-    } else {
+    } else if constexpr (P == Packing::kT5) {
       unpack_t5_rows16(w + 16 * half, panel + 16 * half);
+    } else {
+      unpack_b1_rows16(w + 16 * half, panel + 16 * half);
     }
   }
 }

@@ -59,7 +59,7 @@ inline void store_columns(const int8_t* columns, int8_t* out, int64_t group_byte
   }
 }
 
-// 32 rows of t3 or t5, those from byte w of each block on.
+// 32 rows of another packing, those from byte w of each block on.
 template <Packing P>
 inline void unpack_pairs(const uint8_t* w, int64_t num_blocks, int8_t* panel, int64_t group_bytes) {
   constexpr PackedLayout kLayout = kLayouts[static_cast<int>(P)];

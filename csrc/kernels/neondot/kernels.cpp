@@ -66,6 +66,7 @@ KernelTable make_kernel_table() {
   table.gemm[kI2] = ternary_gemm_i8<Packing::kI2>;
   table.gemm[static_cast<int>(Packing::kT3)] = ternary_gemm_i8<Packing::kT3>;
   table.gemm[static_cast<int>(Packing::kT5)] = ternary_gemm_i8<Packing::kT5>;
+  table.gemm[static_cast<int>(Packing::kB1)] = ternary_gemm_i8<Packing::kB1>;
   // No record from an Arm machine yet: by instructions, counted in docs/adding-a-kernel.md.
   table.auto_packing = Packing::kI2;
   table.gemm_i8 = gemm_i8;

@@ -1,14 +1,14 @@
-// The scalar row's GEMV by additions and subtractions: i2 by masked sums, t3 and t5 by table
+// The scalar row's GEMV by additions and subtractions: i2 by masked sums, the others by table
 // look-up.
 //
 // No multiply instruction: pointers are stepped, never computed by a product. Included inside the
 // anonymous namespace of the row.
 #pragma once
 
-constexpr int kI2Bytes = 64, kT3Bytes = 160, kT5Bytes = 64;
-constexpr int kI2Cols = 256, kT3Cols = 24, kT5Cols = 5;
+constexpr int kI2Bytes = 64, kT3Bytes = 160;
+constexpr int kI2Cols = 256, kT3Cols = 24;
 
-// ---- sums by table look-up (t3, t5) ----
+// ---- sums by table look-up (t3, t5, b1) ----
 
 // A table t holds, for v = 0..(w-1)/2, the sum that the trits of v select from the columns so far,
 // least significant trit last in K. extend() adds the next more significant trit, of weight w: t[w
@@ -37,6 +37,16 @@ BITINFER_INLINE void build_t5(const int8_t* a, int32_t* t) {
   extend<27>(t, a[1]);
   extend<81>(t, a[0]);
   for (int v = 0; v < 128; ++v) t[128 + v] = -t[v];
+}
+
+// t[byte] = the sum of 8 activations, those whose bit is 0 subtracted.
+BITINFER_INLINE void build_b1(const int8_t* a, int32_t* t) {
+  int32_t all = 0;
+  for (int i = 0; i < 8; ++i) all += a[i];
+  t[0] = -all;
+  for (int i = 0; i < 8; ++i) {
+    for (int u = 0; u < 1 << i; ++u) t[(1 << i) + u] = t[u] + a[i] + a[i];
+  }
 }
 
 // ---- masked sums (i2) ----
@@ -147,26 +157,27 @@ BITINFER_INLINE void gemv_addsub_t3(const TileStreams& streams, int64_t num_bloc
   }
 }
 
-// Per 5 columns one table of 122 sums and their negatives, shared by the 64 rows of every stream's
-// tile.
-BITINFER_INLINE void gemv_addsub_t5(const TileStreams& streams, int64_t num_blocks,
-                                    const Activation& a) {
+// Per K-block (`columns` activations, a byte of each of 64 rows) one table of 256 sums, shared by
+// every stream's tile.
+template <int columns, void (*build)(const int8_t* a, int32_t* t)>
+BITINFER_INLINE void gemv_addsub_bytes(const TileStreams& streams, int64_t num_blocks,
+                                       const Activation& a) {
   assert(streams.num_streams >= 1 && streams.num_streams <= kMaxStreams && num_blocks >= 1);
   TileStreams at = streams;  // stepped along: the next K-block and the sums of the current tile
   int32_t table[256] = {};
   for (int64_t t = 0; t < streams.tiles_per_stream; ++t) {
     for (int s = 0; s < streams.num_streams; ++s) {
-      for (int r = 0; r < kT5Rows; ++r) at.acc[s][r] = 0;
+      for (int r = 0; r < kByteRows; ++r) at.acc[s][r] = 0;
     }
     const int8_t* codes = a.codes;
-    for (int64_t b = 0; b < num_blocks; ++b, codes += kT5Cols) {
-      build_t5(codes, table);
+    for (int64_t b = 0; b < num_blocks; ++b, codes += columns) {
+      build(codes, table);
       for (int s = 0; s < streams.num_streams; ++s) {
         const uint8_t* block = at.tiles[s];
-        for (int r = 0; r < kT5Rows; ++r) at.acc[s][r] += table[block[r]];
-        at.tiles[s] += kT5Bytes;
+        for (int r = 0; r < kByteRows; ++r) at.acc[s][r] += table[block[r]];
+        at.tiles[s] += kByteRows;
       }
     }
-    for (int s = 0; s < streams.num_streams; ++s) at.acc[s] += kT5Rows;
+    for (int s = 0; s < streams.num_streams; ++s) at.acc[s] += kByteRows;
   }
 }

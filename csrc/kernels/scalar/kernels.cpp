@@ -21,7 +21,8 @@ namespace {
 
 #define BITINFER_INLINE inline __attribute__((always_inline))
 
-constexpr int kT3Rows = 32, kT5Rows = 64;
+constexpr int kT3Rows = 32;
+constexpr int kByteRows = 64;  // of a tile of t5 or b1, a byte of each in a K-block
 
 // clang-format off
 #include "kernels/scalar/gemv_addsub.inl.h"
@@ -46,7 +47,12 @@ void ternary_gemv_addsub_i8_t3_i32(const TileStreams& streams, int64_t num_block
 
 void ternary_gemv_addsub_i8_t5_i32(const TileStreams& streams, int64_t num_blocks,
                                    const Activation& a) {
-  gemv_addsub_t5(streams, num_blocks, a);
+  gemv_addsub_bytes<5, build_t5>(streams, num_blocks, a);
+}
+
+void ternary_gemv_addsub_i8_b1_i32(const TileStreams& streams, int64_t num_blocks,
+                                   const Activation& a) {
+  gemv_addsub_bytes<8, build_b1>(streams, num_blocks, a);
 }
 
 // ---- GEMV by dot products ----
@@ -64,6 +70,11 @@ void ternary_gemv_dot_i8_t3_i32(const TileStreams& streams, int64_t num_blocks,
 void ternary_gemv_dot_i8_t5_i32(const TileStreams& streams, int64_t num_blocks,
                                 const Activation& a) {
   gemv_dot<Packing::kT5>(streams, num_blocks, a);
+}
+
+void ternary_gemv_dot_i8_b1_i32(const TileStreams& streams, int64_t num_blocks,
+                                const Activation& a) {
+  gemv_dot<Packing::kB1>(streams, num_blocks, a);
 }
 
 void ternary_gemv_rows_i8_i2_i32(const ChosenRows& w, const Activation& a, int32_t* acc) {
@@ -93,6 +104,12 @@ void ternary_gemm_i8_t5_i32(const uint8_t* tiles, int64_t num_tiles, int64_t num
                             const int8_t* a, int64_t a_stride, const int32_t* /*a_sum*/, int64_t m,
                             int32_t* acc, int64_t acc_stride, uint8_t* scratch) {
   gemm<Packing::kT5>(tiles, num_tiles, num_blocks, a, a_stride, m, acc, acc_stride, scratch);
+}
+
+void ternary_gemm_i8_b1_i32(const uint8_t* tiles, int64_t num_tiles, int64_t num_blocks,
+                            const int8_t* a, int64_t a_stride, const int32_t* /*a_sum*/, int64_t m,
+                            int32_t* acc, int64_t acc_stride, uint8_t* scratch) {
+  gemm<Packing::kB1>(tiles, num_tiles, num_blocks, a, a_stride, m, acc, acc_stride, scratch);
 }
 
 void gemm_i8(const int8_t* w, int64_t n, const int8_t* a, int64_t a_stride,
@@ -135,12 +152,15 @@ KernelTable make_kernel_table() {
   t.gemv_addsub[0] = ternary_gemv_addsub_i8_i2_i32;
   t.gemv_addsub[1] = ternary_gemv_addsub_i8_t3_i32;
   t.gemv_addsub[2] = ternary_gemv_addsub_i8_t5_i32;
+  t.gemv_addsub[3] = ternary_gemv_addsub_i8_b1_i32;
   t.gemv_dot[0] = ternary_gemv_dot_i8_i2_i32;
   t.gemv_dot[1] = ternary_gemv_dot_i8_t3_i32;
   t.gemv_dot[2] = ternary_gemv_dot_i8_t5_i32;
+  t.gemv_dot[3] = ternary_gemv_dot_i8_b1_i32;
   t.gemm[0] = ternary_gemm_i8_i2_i32;
   t.gemm[1] = ternary_gemm_i8_t3_i32;
   t.gemm[2] = ternary_gemm_i8_t5_i32;
+  t.gemm[3] = ternary_gemm_i8_b1_i32;
   for (GemvFamily& family : t.auto_family) family = GemvFamily::kAddsub;
   for (int64_t& tokens : t.gemv_tokens) tokens = kMaxGemvTokens;
   t.auto_packing = Packing::kT5;

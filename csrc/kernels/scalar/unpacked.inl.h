@@ -49,9 +49,15 @@ BITINFER_INLINE void decode_t3(const uint8_t* block, int8_t* w, int64_t stride) 
 }
 
 BITINFER_INLINE void decode_t5(const uint8_t* block, int8_t* w, int64_t stride) {
-  for (int r = 0; r < kT5Rows; ++r, w += stride) {
+  for (int r = 0; r < kByteRows; ++r, w += stride) {
     const int8_t* trits = kTrits.t5[block[r]];
     for (int i = 0; i < 5; ++i) w[i] = trits[i];
+  }
+}
+
+BITINFER_INLINE void decode_b1(const uint8_t* block, int8_t* w, int64_t stride) {
+  for (int r = 0; r < kByteRows; ++r, w += stride) {
+    for (int i = 0; i < 8; ++i) w[i] = (block[r] >> i) & 1 ? int8_t{1} : int8_t{-1};
   }
 }
 
@@ -60,6 +66,7 @@ BITINFER_INLINE void decode_block(const uint8_t* block, int8_t* w, int64_t strid
   if constexpr (packing == Packing::kI2) decode_i2(block, w, stride);
   if constexpr (packing == Packing::kT3) decode_t3(block, w, stride);
   if constexpr (packing == Packing::kT5) decode_t5(block, w, stride);
+  if constexpr (packing == Packing::kB1) decode_b1(block, w, stride);
 }
 
 BITINFER_INLINE int32_t dot_i8(const int8_t* w, const int8_t* a, int64_t k) {
