@@ -11,8 +11,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from bitinfer.errors import BitinferError
-from bitinfer.serve import info
+from bitinfer.serve import info, ollama
 from bitinfer.serve.chat import chat_completions
+from bitinfer.serve.completions import completions
 from bitinfer.serve.guard import Access, Guard, error_response
 from bitinfer.serve.problems import ApiError, api_error
 from bitinfer.serve.service import Service
@@ -24,6 +25,11 @@ ROUTES = [
     Route("/v1/models", info.models),
     Route("/v1/models/{name:path}", info.one_model),
     Route("/v1/chat/completions", chat_completions, methods=["POST"]),
+    Route("/v1/completions", completions, methods=["POST"]),
+    Route("/api/chat", ollama.chat, methods=["POST"]),
+    Route("/api/generate", ollama.generate, methods=["POST"]),
+    Route("/api/tags", ollama.tags),
+    Route("/api/version", ollama.version),
     Route("/tokenize", info.tokenize, methods=["POST"]),
     Route("/detokenize", info.detokenize, methods=["POST"]),
 ]

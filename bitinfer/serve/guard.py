@@ -125,8 +125,7 @@ class Guard:
         except ApiError as error:
             await _answer(scope, error)(scope, receive, send_marked)
         except Exception:
-            _LOG.exception("request %s failed", request_id)
-            if not complete:  # nobody has told the client
+            if not complete:  # else it was logged, and the client was told
                 raise
         finally:
             path = scope["path"] if scope["path"] in self._paths else "other"

@@ -95,13 +95,14 @@ def must_call(body: ChatRequest) -> Sequence[Function]:
     return functions
 
 
-def usage(completions: Sequence[Completion]) -> dict[str, Any]:
-    """OpenAI's count of tokens; a prompt counts once for each of its replies' first."""
-    prompt = completions[0].usage.prompt_tokens
+def usage(completions: Sequence[Completion], prompts: int = 1) -> dict[str, Any]:
+    """OpenAI's count of tokens; a prompt counts once, however many replies it has."""
+    firsts = [done.usage for done in completions[:: len(completions) // prompts]]
+    prompt = sum(first.prompt_tokens for first in firsts)
     made = sum(completion.usage.completion_tokens for completion in completions)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": made,
         "total_tokens": prompt + made,
-        "prompt_tokens_details": {"cached_tokens": completions[0].usage.cached_tokens},
+        "prompt_tokens_details": {"cached_tokens": sum(first.cached_tokens for first in firsts)},
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from bitinfer.errors import (
 )
 from bitinfer.json_file import shown
 
+_LOG = logging.getLogger("bitinfer.serve")
 _MOST_CHARS = 500
 
 # The class of OpenAI's errors, which its clients know them by.
@@ -76,6 +78,7 @@ def api_error(cause: Exception) -> ApiError:
     for kind, code, param in _BAD_REQUESTS:
         if isinstance(cause, kind):
             return ApiError(400, message, code, param or message.partition(":")[0])
+    _LOG.error("a request failed", exc_info=cause)
     return ApiError(500, "the server failed: its log says more", "internal_error")
 
 

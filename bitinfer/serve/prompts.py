@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import msgspec
@@ -10,7 +9,7 @@ import msgspec
 from bitinfer.serve.problems import ApiError, invalid
 from bitinfer.serve.schemas import ChatMessage, ChatRequest
 from bitinfer.serve.service import Prompt, Service
-from bitinfer.serve.tools import ToolFormat
+from bitinfer.serve.tools import ToolFormat, arguments_of
 from bitinfer.thinking import OPEN
 
 # What a client may set in a template; other names could stand for something of ours.
@@ -70,18 +69,9 @@ def _message(message: ChatMessage) -> dict[str, Any]:
                 "id": call.id,
                 "function": {
                     "name": call.function.name,
-                    "arguments": _arguments(call.function.arguments),
+                    "arguments": arguments_of(call.function.arguments),
                 },
             }
             for call in message.tool_calls
         ]
     return found
-
-
-def _arguments(text: str) -> Any:
-    """Arguments as an object, which templates write as they like; a text that is none as it is."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    return found if isinstance(found, dict) else text

@@ -11,6 +11,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from starlette.requests import Request as WebRequest
+
 from bitinfer.errors import ContextLengthError
 from bitinfer.generate import Request, check_prompt
 from bitinfer.model import Model
@@ -179,6 +181,11 @@ class Service:
         except ContextLengthError as cause:  # without advice that a client cannot follow
             raise ContextLengthError(str(cause).partition(", or raise")[0]) from None
         return Prompt(token_ids, opens_thinking)
+
+
+def client_of(request: WebRequest, user: str | None) -> str:
+    """Who asks, as far as one can tell."""
+    return f"{request.client.host if request.client else ''}/{user or ''}"
 
 
 async def _merged(streams: Sequence[Stream]) -> AsyncGenerator[tuple[int, Delta | None], None]:

@@ -103,6 +103,15 @@ class ToolCallParser:
         return [text]
 
 
+def arguments_of(text: str) -> Any:
+    """Arguments as an object, which templates write as they like; a text that is none as it is."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return found if isinstance(found, dict) else text
+
+
 def _calls(text: str) -> list[dict[str, str]] | None:
     """The calls that a text is; None: it is something else."""
     try:
