@@ -301,6 +301,7 @@ def convert(
                     writer.write(name, chunk)
                     meter.add(chunk.nbytes)
         for name, content in weights.source.side_files().items():
+            (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(content)
     return target
 

@@ -44,7 +44,13 @@ def parse_json_object(text: bytes, where: str, error: type[BitinferError]) -> di
         BitinferError: of class ``error``: not UTF-8, not JSON, not an object, a key that stands
             twice, NaN or infinity, or nested too deeply.
     """
+    value = _parse(text, where, error)
+    if not isinstance(value, dict):
+        raise error(f"{where}: expected a JSON object, got {type(value).__name__}")
+    return value
 
+
+def _parse(text: bytes, where: str, error: type[BitinferError]) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
@@ -56,16 +62,13 @@ def parse_json_object(text: bytes, where: str, error: type[BitinferError]) -> di
         raise ValueError(f"{constant} is not a JSON number")
 
     try:
-        value = json.loads(text.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse)
+        return json.loads(text.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse)
     except UnicodeDecodeError as cause:
         raise error(f"{where}: expected UTF-8 JSON, got byte {cause.start} that is not") from None
     except RecursionError:
         raise error(f"{where}: expected a JSON object, got one nested too deeply") from None
     except ValueError as cause:
         raise error(f"{where}: expected a JSON object, got text that is not: {cause}") from None
-    if not isinstance(value, dict):
-        raise error(f"{where}: expected a JSON object, got {type(value).__name__}")
-    return value
 
 
 def read_json_object(path: Path, error: type[BitinferError]) -> dict[str, Any]:
@@ -76,6 +79,19 @@ def read_json_object(path: Path, error: type[BitinferError]) -> dict[str, Any]:
             large, a Git LFS pointer or an HTML page, or not a strict JSON object.
     """
     where = f"{path.name} in {path.parent}"
+    return parse_json_object(_read(path, where, error), where, error)
+
+
+def read_json_array(path: Path, error: type[BitinferError]) -> list[Any]:
+    """Read a JSON array as ``read_json_object`` reads an object."""
+    where = f"{path.name} in {path.parent}"
+    value = _parse(_read(path, where, error), where, error)
+    if not isinstance(value, list):
+        raise error(f"{where}: expected a JSON array, got {type(value).__name__}")
+    return value
+
+
+def _read(path: Path, where: str, error: type[BitinferError]) -> bytes:
     try:
         with path.open("rb") as file:
             text = file.read(MAX_JSON_BYTES + 1)
@@ -91,7 +107,7 @@ def read_json_object(path: Path, error: type[BitinferError]) -> dict[str, Any]:
         raise error(f"{where}: expected a JSON object, got an empty file: download it again")
     if (found := impostor(text[:64])) is not None:
         raise error(f"{where}: expected a JSON object, got {found[0]}: {found[1]}")
-    return parse_json_object(text, where, error)
+    return text
 
 
 def shown(text: object, limit: int = 80) -> str:

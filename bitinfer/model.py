@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from bitinfer import runtime
 from bitinfer.chat_template import Message
+from bitinfer.embed import EmbedOptions, embed
 from bitinfer.engine import Engine
 from bitinfer.errors import TokenizerError
 from bitinfer.families.spec import num_parameters
@@ -34,6 +35,7 @@ from bitinfer.generate import (
 )
 from bitinfer.model_folder import find_model
 from bitinfer.model_text import ModelText
+from bitinfer.pooling import Pooling
 from bitinfer.prefix_cache import PrefixCache
 from bitinfer.progress import progress_bar
 from bitinfer.sampling import SamplingParams
@@ -202,6 +204,31 @@ class Model:
             ContextLengthError: there are more than the context holds.
         """
         return self.engine.logits(token_ids)
+
+    @functools.cached_property
+    def pooling(self) -> Pooling:
+        """What makes one vector of a text, as the model's files say; ConfigError: damaged ones."""
+        return Pooling.load(self.path, self.engine.spec)
+
+    def embed(self, texts: Sequence[str], **options: Unpack[EmbedOptions]) -> NDArray[np.float32]:
+        """One vector of each text , the same alone and beside others.
+
+        Args:
+            texts: Any number of texts; "<s>" and the like are plain text in them.
+            **options: See `EmbedOptions`.
+
+        Returns:
+            float32 ``(len(texts), hidden_size)``, a fresh array.
+
+        Raises:
+            PromptError: a text has no token.
+            ContextLengthError: a text is too long.
+            TypeError: ``texts`` is one text.
+            ValueError: ``pooling`` or ``prompt_name`` is none of the choices.
+        """
+        name, recipe = self.path.name, self.pooling
+        with progress_bar("embed", " texts", self._progress) as show:
+            return embed(self.engine, self.tokenizer, recipe, texts, name, show, **options)
 
     def generate(
         self, prompt: str | Sequence[int], **options: Unpack[GenerateOptions]

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer as _Backend
+from tokenizers import AddedToken, Encoding, Tokenizer as _Backend
 
 from bitinfer.errors import TokenizerError
 from bitinfer.formats.sentencepiece_file import read_sentence_piece
@@ -189,6 +189,31 @@ class Tokenizer:
             ids = self._encode(text)
         return self._with_bos(ids) if add_special_tokens else ids
 
+    def encode_whole(
+        self, text: str, limit: int | None = None, *, closed: bool = True
+    ) -> list[int]:
+        """Token ids of a text that ends here, with what the post-processor puts around it.
+
+        Args:
+            text: Any text without lone surrogates; "<s>" and the like are plain text in it.
+            limit: Cut the text, not what is put around it, to so many ids; None: take all.
+            closed: With what comes behind the text (EOS, where the model has one); else without.
+
+        Raises:
+            ValueError: ``text`` holds a lone surrogate.
+        """
+        with self._lock:
+            self._backend.encode_special_tokens = True
+            encoding = self._encoding(text)
+            if limit is not None:
+                around = self._with_bos(self._backend.post_process(self._encoding("")).ids)
+                encoding.truncate(max(limit - len(around), 0))
+            encoding = self._backend.post_process(encoding)
+        ids = self._with_bos(list(encoding.ids))
+        while not closed and ids and ids[-1] in self.special_ids:
+            ids.pop()
+        return ids
+
     def encode_rendered(self, text: str, marker: str) -> list[int]:
         """Token ids of a rendered chat template: its control tokens count, the users' do not.
 
@@ -259,8 +284,12 @@ class Tokenizer:
         return token_id in self._byte_ids
 
     def _encode(self, text: str) -> list[int]:
+        return list(self._encoding(text).ids)
+
+    def _encoding(self, text: str) -> Encoding:
+        """Of the text alone."""
         try:
-            return list(self._backend.encode(text, add_special_tokens=False).ids)
+            return self._backend.encode(text, add_special_tokens=False)
         except TypeError:
             at = next((i for i, c in enumerate(text) if "\ud800" <= c <= "\udfff"), 0)
             raise ValueError(f"text: expected Unicode, got a lone surrogate at {at}") from None

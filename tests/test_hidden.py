@@ -1,4 +1,4 @@
-"""Final hidden states: what the head multiplies, the bits of the reference, alone and in a batch."""
+"""Final hidden states: what the head multiplies, as the reference has it, alone or in a batch."""
 
 from __future__ import annotations
 

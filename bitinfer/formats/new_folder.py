@@ -21,7 +21,7 @@ def new_folder(target: Path, replaceable: Collection[str], mark: str) -> Iterato
 
     Args:
         target: The folder to make; its parent must exist.
-        replaceable: Names of the files that such a folder may hold.
+        replaceable: Names of the files that such a folder may hold, of one in a folder with it.
         mark: The file that makes it one of ours.
 
     Raises:
@@ -34,9 +34,8 @@ def new_folder(target: Path, replaceable: Collection[str], mark: str) -> Iterato
         try:
             fresh.mkdir()
             yield fresh
-            for path in fresh.iterdir():
+            for path in (*fresh.rglob("*"), fresh):
                 _sync(path)
-            _sync(fresh)
             _put_in_place(fresh, target)
         except OSError as cause:
             raise PackedFileError(f"{target}: cannot be written: {cause.strerror}") from None
@@ -57,7 +56,12 @@ def check_target(target: Path, replaceable: Collection[str], mark: str) -> None:
         return
     if not target.is_dir():
         raise PackedFileError(f"{target}: expected a folder, got a file: choose another place")
-    names = [path.name for path in target.iterdir()]
+    folders = {name.partition("/")[0] for name in replaceable if "/" in name}
+    names = [
+        found.relative_to(target).as_posix()
+        for path in target.iterdir()
+        for found in (path.iterdir() if path.name in folders and path.is_dir() else [path])
+    ]
     foreign = sorted(name for name in names if name not in replaceable)
     if foreign or (names and mark not in names):
         found = foreign[0] if foreign else names[0]

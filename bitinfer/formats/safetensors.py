@@ -229,8 +229,8 @@ class Checkpoint:
 
     def side_files(self) -> dict[str, bytes]:
         """Name to content of the ``SIDE_FILES`` in the folder."""
-        paths = [self.path / name for name in SIDE_FILES]
-        return {path.name: path.read_bytes() for path in paths if path.is_file()}
+        there = [name for name in SIDE_FILES if (self.path / name).is_file()]
+        return {name: (self.path / name).read_bytes() for name in there}
 
 
 def describe_shape(shape: tuple[int, ...]) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bitinfer import pooling
 from bitinfer.config import ModelConfig
 
 TRITS = "TRITS"  # dtype of a matrix whose source decodes it to trits and scales
@@ -16,6 +17,7 @@ TRITS = "TRITS"  # dtype of a matrix whose source decodes it to trits and scales
 SIDE_FILES = (
     *("config.json", "generation_config.json", "chat_template.jinja", "tokenizer.json"),
     *("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *pooling.FILES,
 )
 
 

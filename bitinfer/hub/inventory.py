@@ -11,7 +11,7 @@ from bitinfer.errors import HubError
 from bitinfer.hub import hub_cache
 from bitinfer.hub.names import ModelName
 from bitinfer.hub.pull import locked
-from bitinfer.hub.records import Record, all_records, forget_record, read_record
+from bitinfer.hub.records import Record, all_records, files_in, forget_record, read_record
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _kept(record: Record, used: float) -> Kept:
     source = _bytes([snapshot / name for name in record.files])
     source += _bytes(hub_cache.partial_paths(record.repo))
     folder = record.packed_folder
-    packed = _bytes(list(folder.iterdir())) if folder.is_dir() else 0
+    packed = _bytes(list(files_in(folder).values())) if folder.is_dir() else 0
     return Kept(record, source, packed, used)
 
 

@@ -20,6 +20,7 @@ from bitinfer.hub.names import ModelName
 from bitinfer.hub.records import (
     HubFile,
     Record,
+    files_in,
     hub_folder,
     read_record,
     write_record,
@@ -110,12 +111,14 @@ def _record_of_snapshot(name: ModelName) -> Record | None:
     if commit is None:
         return None
     folder = hub_cache.repo_folder(name.repo) / "snapshots" / commit
-    there = {path.name: path for path in folder.iterdir() if path.is_symlink() and path.is_file()}
+    there = {file: path for file, path in files_in(folder).items() if path.is_symlink()}
     try:
-        paths = [there[file] for file in taken(name, there)]
+        paths = {file: there[file] for file in taken(name, there)}
     except HubError:
         return None
-    files = {path.name: HubFile(path.stat().st_size, path.readlink().name) for path in paths}
+    files = {
+        file: HubFile(path.stat().st_size, path.readlink().name) for file, path in paths.items()
+    }
     record = Record(name.repo, name.revision, commit, None, files, name.file)
     write_record(record)
     return record
@@ -168,5 +171,5 @@ def _pack(record: Record, report: Report) -> None:
         folder,
         progress=lambda done, total: report("pack", done, total),
     )
-    digests = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
+    digests = {name: sha256_of(path) for name, path in files_in(folder).items()}
     write_whole(record.digests_path, json.dumps(digests, indent=1))

@@ -189,3 +189,9 @@ def write_whole(path: Path, text: str) -> None:
         replace_file(path, text)
     except OSError as cause:
         raise HubError(f"{path}: cannot be written: {cause.strerror}") from None
+
+
+def files_in(folder: Path) -> dict[str, Path]:
+    """Each file of a folder and of those in it, by its name from there."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path for path in files}
