@@ -1,5 +1,8 @@
 """Find the byte order of I2_S, which a GGUF file does not tell: by its hash, or by a probe.
 
+Embedding models, which predict no tokens, come from one converter alone, which writes 128-block on
+every machine (microsoft/BitNet, utils/convert-bitnet-embedding-to-gguf.py).
+
 The probe reads a short text with the weights decoded in each order. Where the order is wrong, the
 network is scrambled: its guesses have nothing to do with the text, so its mean loss is that of
 chance, ln(vocabulary) or more (by Jensen's inequality: the mean of -log p over tokens that p knows
@@ -62,6 +65,8 @@ def settle_layout(source: GgufSource, plan: ModelPlan, asked: str | None) -> Non
     layout = None if asked is None else LAYOUT_NAMES[asked]
     if layout is None:
         layout, how = source.known_layout(), "known by the file's SHA-256"
+    if layout is None and source.is_embedding_model:
+        layout, how = I2S_LAYOUTS[0], "the only one that converters of embedding models write"
     if layout is None:
         layout, how = _probe(source, plan)
     source.i2s_layout = layout

@@ -63,8 +63,11 @@ Tensors = dict[str, tuple[int, tuple[int, ...], bytes]]
 def gguf_name(name: str) -> str:
     """The GGUF name of a Hugging Face tensor."""
     module, _, end = name.rpartition(".")
+    inside = module.endswith("_proj.norm")
+    module = module.removesuffix(".norm") if inside else module
+    end = f"_norm_in.{end}" if inside else f".{end}"
     layer = re.fullmatch(r"model\.layers\.(\d+)\.(.+)", module)
-    return f"{f'blk.{layer[1]}.{LAYERS[layer[2]]}' if layer else OUTSIDE[module]}.{end}"
+    return f"{f'blk.{layer[1]}.{LAYERS[layer[2]]}' if layer else OUTSIDE[module]}{end}"
 
 
 def ternary_bytes(trits: np.ndarray, scale: Any, kind: str) -> bytes:

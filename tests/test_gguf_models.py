@@ -30,6 +30,7 @@ from bitinfer.model import Model
 BITNET = {**TINY, **WIDE}
 UNTIED = {**BITNET, "tie_word_embeddings": False}
 PERMUTED = {**LLAMA, **WIDE, "quantization_config": TINY["quantization_config"]}
+QWEN3 = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_act": "silu"}
 NO_TOKENIZER = {"bos_token_id": None, "eos_token_id": None}
 IDS = [5, 6, 7, 8, 9]
 
@@ -88,6 +89,24 @@ def test_each_architecture_gives_the_packed_tensors_of_the_checkpoint(
     same_tensors(packed, convert(folder, tmp_path / "b", head=head))
     one, other = (Engine.load(p, head=head, num_threads=1) for p in (path, folder))
     assert np.array_equal(one.logits(IDS), other.logits(IDS))
+
+
+def test_an_embedding_model_with_norms_inside_its_projections(tmp_path):
+    config = {**BITNET, **QWEN3, **NO_TOKENIZER, "num_hidden_layers": 1}
+    stored, trits = make_tensors(config)
+    rng = np.random.default_rng(1)
+    norms = {f"{module}.norm": matrix.shape[1] for module, matrix in trits.items()}
+    norms |= {f"model.layers.0.self_attn.{x}_norm": config["head_dim"] for x in "qk"}
+    for name, size in norms.items():
+        stored[f"{name}.weight"] = rng.uniform(0.5, 1.5, size).astype(np.float32)
+    path = tmp_path / "model.gguf"
+    tensors = model_tensors(stored, trits, "I2_S")
+    path.write_bytes(gguf_bytes(tensors, config_keys("qwen3", config, pooling_type=(U32, 3))))
+    folder = write_checkpoint(tmp_path / "hf", config, stored)
+    packed = convert(path, tmp_path / "a")
+    same_tensors(packed, convert(folder, tmp_path / "b"))
+    (note,) = PackedFile(packed / PACKED_NAME).header.source["notes"]
+    assert note.startswith("I2_S byte order: 128-block, the only one that converters of embedding")
 
 
 def test_scales_in_tensors_of_their_own_multiply(tmp_path):

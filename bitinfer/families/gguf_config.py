@@ -56,8 +56,9 @@ _READ_HERE = (
     *("vocab_size", "attention.value_length", "rope.dimension_count", "rope.scaling.type"),
     *("rope.scaling.factor", "rope.scale_linear"),
 )
+POOLING = "pooling_type"  # of models of embeddings
 # They say nothing of what the decoder computes.
-_IGNORED = ("tensor_data_layout", "attention.causal", "rope.scaling.finetuned")
+_IGNORED = ("tensor_data_layout", "attention.causal", "rope.scaling.finetuned", POOLING)
 _DEFAULT_ROPE_THETA = 10000.0
 _ACTS = {"relu_sqr": "relu2", "swiglu": "silu"}  # other spellings
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bitinfer.config import ModelConfig
 from bitinfer.errors import CheckpointError
-from bitinfer.families.gguf_config import config_values
+from bitinfer.families.gguf_config import POOLING, config_values
 from bitinfer.families.gguf_names import (
     hugging_face_name,
     is_projection,
@@ -91,6 +91,11 @@ class GgufSource:
     def needs_layout(self) -> bool:
         """Whether there are I2_S tensors, whose byte order the file does not tell."""
         return any(tensor.type.name == _I2_S for tensor in self._file.tensors.values())
+
+    @property
+    def is_embedding_model(self) -> bool:
+        """Whether the file says how to pool hidden states."""
+        return f"{self._file.metadata['general.architecture']}.{POOLING}" in self._file.metadata
 
     def known_layout(self) -> str | None:
         """The byte order of I2_S in a file that is known by its SHA-256; None: it is another."""
