@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from bitinfer import __version__
+from bitinfer import runtime
 from bitinfer.families.spec import num_parameters
 from bitinfer.serve import limits
 from bitinfer.serve.chat import ChatAnswer, start_chat
@@ -171,7 +171,7 @@ async def tags(request: Request) -> Response:
 
 async def version(request: Request) -> Response:
     """The version of bitinfer."""
-    return JsonResponse({"version": __version__})
+    return JsonResponse({"version": runtime.version()})
 
 
 def _message(message: OllamaMessage) -> ChatMessage:
