@@ -6,8 +6,8 @@
 Both programs run over the same windows of a text, every position with the tokens before it: ours as
 exactly as it can (f32 cache, the checkpoint's own head), llama.cpp as it comes. It gives each 256
 activations an int8 scale of their own, the models here one a token, so the logits differ.
-Without MODEL: three models of random weights, which tell whether every tensor is where it belongs,
-and the embedded one. `--page` writes the table of docs/export.md instead, from the records.
+Without MODEL: three models of random weights, which tell whether every tensor is where it belongs.
+`--page` writes the table of docs/export.md instead, from the records.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from llama import Llama, llama_name, require_llama
 from marked import rewrite
 from random_model import SHAPES, Shape, write_random_model
 
-from bitinfer import Model, default_model, export_gguf
+from bitinfer import Model, export_gguf
 from bitinfer.engine import Engine
 from bitinfer.machine import machine_facts
 
@@ -61,7 +61,7 @@ def models(named: list[Path], work: Path) -> Iterator[tuple[str, Path]]:
         small = Shape({**real.config, **SMALL}, real.sub_norms, qk_norm)
         write_random_model(small, out, packing="i2", head="source")
         yield what, out
-    for model in named or [default_model()]:
+    for model in named:
         yield model.name, model
 
 

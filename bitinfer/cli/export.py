@@ -17,8 +17,8 @@ from bitinfer.cli.model_argument import model_folder
 @click.command(
     epilog="""\b
 Examples:
-  bitinfer export bitnet-2b bitnet-2b.gguf --gguf tq2_0
-  bitinfer export falcon-e-1b falcon.gguf --gguf i2_s"""
+  bitinfer export falcon-e-1b falcon.gguf --gguf tq2_0
+  bitinfer export bitnet-2b bitnet-2b.gguf --gguf i2_s"""
 )
 @click.argument("model")
 @click.argument("target", metavar="OUT.gguf", type=click.Path(path_type=Path))
@@ -27,8 +27,8 @@ Examples:
     "kind",
     type=click.Choice(["tq1_0", "tq2_0", "i2_s"]),
     required=True,
-    help="Type of the ternary weights: tq1_0 (smallest) and tq2_0 for llama.cpp, i2_s for"
-    " bitnet.cpp and ik_llama.cpp",
+    help="Type of the ternary weights: tq1_0 (smallest) and tq2_0 as llama.cpp has them, i2_s as"
+    " bitnet.cpp",
 )
 @click.option("--force", is_flag=True, help="Replace an existing file")
 def export(model: str, target: Path, kind: str, force: bool) -> None:

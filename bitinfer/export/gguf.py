@@ -16,9 +16,9 @@ from bitinfer.export.vocabulary import tokenizer_metadata
 from bitinfer.export.weights import Weights, open_weights
 from bitinfer.families.gguf_architecture import (
     ROPE_FACTORS,
-    Architecture,
     architecture_metadata,
     find_architecture,
+    programs,
     rope_factors,
 )
 from bitinfer.families.gguf_names import gguf_name, permuted, permuted_heads
@@ -50,7 +50,7 @@ class Exported:
     Attributes:
         path: Where it is.
         architecture: Its general.architecture.
-        programs: What reads it.
+        programs: What reads it and computes it right.
         notes: What was mended in the model, and what the file cannot hold exactly; lines for the
             user.
     """
@@ -74,8 +74,8 @@ def export_gguf(
     Args:
         model: A model folder, packed or raw, a GGUF file, or a name that ``Model.load`` takes.
         target: The file to make; its folder must exist.
-        kind: Type of the ternary matrices: ``tq1_0`` (1.69 bits a weight), ``tq2_0`` (2.06) for
-            llama.cpp, ``i2_s`` (2.0) for bitnet.cpp.
+        kind: Type of the ternary matrices: ``tq1_0`` (1.69 bits a weight), ``tq2_0`` (2.06) or
+            ``i2_s`` (2.0, of bitnet.cpp).
         force: Replace an existing file.
         progress: Called with bytes done and bytes in all.
 
@@ -117,7 +117,7 @@ class _Export:
         self._target = target
         spec = self._weights.spec
         self._spec = spec
-        self._architecture: Architecture = find_architecture(spec, kind, str(model))
+        self._architecture = find_architecture(spec, str(model))
         self._config = check_spec(spec, str(model), ExportError)
         self._rope = rope_factors(self._config)
         self._ternary = ternary_shapes(spec)
@@ -146,7 +146,8 @@ class _Export:
                 if progress is not None:
                     progress(done, total)
         notes = (*self._notes, *self._exactness_notes(tensors))
-        return Exported(self._target, self._architecture.name, self._architecture.programs, notes)
+        readers = programs(self._architecture, self._kind)
+        return Exported(self._target, self._architecture, readers, notes)
 
     def _names(self) -> dict[str, str]:
         """GGUF name to name here, in the order of the file."""
@@ -166,7 +167,7 @@ class _Export:
     def _general(self) -> dict[str, Value]:
         """Metadata of the model but of its text."""
         return {
-            "general.architecture": self._architecture.name,
+            "general.architecture": self._architecture,
             "general.name": self._weights.name,
             "general.file_type": _FILE_TYPES[self._kind],
             "general.quantization_version": 2,
@@ -189,7 +190,7 @@ class _Export:
 
     def _chunks(self, name: str, kind: str) -> Iterable[NDArray[Any]]:
         """The bytes of a tensor here as the file has them."""
-        heads = permuted_heads(name, self._architecture.name, self._config)
+        heads = permuted_heads(name, self._architecture, self._config)
         if name in self._ternary:
             trits, scale = self._weights.trits(name)
             return self._encoded(name, kind, permuted(trits, heads) if heads else trits, scale)

@@ -1,19 +1,22 @@
-"""Which GGUF architecture describes a spec, its metadata, and which programs read the file.
+"""Which GGUF architecture describes a spec, its metadata, and which programs compute it right.
 
-    sub-norms, relu2   I2_S: bitnet-b1.58          TQ1_0, TQ2_0: bitnet, with its activation
+    sub-norms, relu2   bitnet-b1.58
     sub-norms, silu    bitnet
     q/k norms, silu    qwen3
     neither, silu      llama, rows of q and k permuted
 
-A graph here is fixed by the program that reads it, so whatever it leaves out is refused.
-Source: ggml-org/llama.cpp, src/models/{bitnet,llama,qwen3}.cpp; its pull request 26751 (relu2);
-bitnet.cpp's fork, src/llama.cpp (build_bitnet_158).
+A graph is fixed by the program that reads the file, so a model with a part that the graph lacks is
+refused. llama.cpp gates ``bitnet`` with silu, whatever the file says (it closed pull requests 25885
+and 26751); so does bitnet.cpp ``bitnet-b1.58`` since July 2026 (its issue 588). A relu2 model is
+never written as ``bitnet``, which llama.cpp would read and get wrong.
+Source: ggml-org/llama.cpp, src/models/{bitnet,llama,qwen3}.cpp; build_bitnet_158 in bitnet.cpp's
+fork, src/llama.cpp, and in ikawrakow/ik_llama.cpp, src/graphs/build_bitnet.cpp.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,29 +29,30 @@ from bitinfer.formats.gguf_writer import Value
 from bitinfer.json_file import shown
 
 ROPE_FACTORS = "rope_freqs.weight"  # what divides each angle, float32 (head_dim / 2)
-_FORK = "bitnet.cpp, ik_llama.cpp"  # the programs that know I2_S
 _NOT_DESCRIBED = {"activation_levels"}  # programs that read GGUF quantize as they do
+_TERNARY_BLOCKS, _I2_S = "TQ1_0 or TQ2_0", "I2_S"
+_PROGRAMS = {
+    ("bitnet-b1.58", _TERNARY_BLOCKS): "bitnet.cpp before July 2026",
+    ("bitnet-b1.58", _I2_S): "bitnet.cpp before July 2026, ik_llama.cpp",
+    ("bitnet", _TERNARY_BLOCKS): "llama.cpp",
+    ("bitnet", _I2_S): "bitnet.cpp",
+    ("qwen3", _TERNARY_BLOCKS): "llama.cpp",
+    ("qwen3", _I2_S): "bitnet.cpp since July 2026",
+    ("llama", _TERNARY_BLOCKS): "llama.cpp",
+    ("llama", _I2_S): "bitnet.cpp",
+}
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """A GGUF architecture.
-
-    Attributes:
-        name: Value of general.architecture.
-        programs: What reads such a file.
-    """
-
-    name: str
-    programs: str
+def programs(architecture: str, kind: str) -> str:
+    """What computes a model right from a file of that architecture and ternary type."""
+    return _PROGRAMS[architecture, _I2_S if kind == _I2_S else _TERNARY_BLOCKS]
 
 
-def find_architecture(spec: Mapping[str, Any], kind: str, where: str) -> Architecture:
-    """The architecture of a model whose ternary matrices are of ggml type ``kind``.
+def find_architecture(spec: Mapping[str, Any], where: str) -> str:
+    """The value of general.architecture that describes a model.
 
     Args:
         spec: The decoder's spec, checked.
-        kind: TQ1_0, TQ2_0 or I2_S.
         where: The model, for messages.
 
     Raises:
@@ -57,14 +61,14 @@ def find_architecture(spec: Mapping[str, Any], kind: str, where: str) -> Archite
     traits = {name for name in DEFAULTS if spec[name] != DEFAULTS[name]} - _NOT_DESCRIBED
     plain: dict[str, tuple[object, ...]] = {"attention_bias": (False,), "hidden_act": ("silu",)}
     if traits == {"attn_sub_norm", "ffn_sub_norm"}:
-        found = _bitnet(spec["hidden_act"], kind)
+        found = "bitnet-b1.58" if spec["hidden_act"] == "relu2" else "bitnet"
         wanted = {**plain, "hidden_act": ("silu", "relu2"), "tie_word_embeddings": (True,)}
         wanted["head_dim"] = (spec["hidden_size"] // spec["num_attention_heads"],)
     elif traits == {"qk_norm"}:
-        found = Architecture("qwen3", _FORK if kind == "I2_S" else "llama.cpp")
+        found = "qwen3"
         wanted = plain
     elif not traits:
-        found = Architecture("llama", _FORK if kind == "I2_S" else "llama.cpp")
+        found = "llama"
         wanted = {"hidden_act": ("silu",)}
     else:
         listed = ", ".join(f"{name} {shown(spec[name])}" for name in sorted(traits))
@@ -73,21 +77,14 @@ def find_architecture(spec: Mapping[str, Any], kind: str, where: str) -> Archite
         if spec[name] not in choices:
             raise ExportError(
                 f"{where}: {name}: expected {' or '.join(map(str, choices))}, as the GGUF"
-                f" architecture {found.name} has it, got {shown(spec[name])}"
+                f" architecture {found} has it, got {shown(spec[name])}"
             )
-    if _rope_type(spec) == "llama3" and found.name != "llama":
-        raise ExportError(f"{where}: GGUF architecture {found.name} has no rope_type llama3")
+    if _rope_type(spec) == "llama3" and found != "llama":
+        raise ExportError(f"{where}: GGUF architecture {found} has no rope_type llama3")
     return found
 
 
-def _bitnet(hidden_act: str, kind: str) -> Architecture:
-    if kind == "I2_S":
-        return Architecture("bitnet-b1.58" if hidden_act == "relu2" else "bitnet", _FORK)
-    since = " since August 2026, earlier ones take silu for relu2" if hidden_act == "relu2" else ""
-    return Architecture("bitnet", f"llama.cpp{since}")
-
-
-def architecture_metadata(architecture: Architecture, spec: Mapping[str, Any]) -> dict[str, Value]:
+def architecture_metadata(architecture: str, spec: Mapping[str, Any]) -> dict[str, Value]:
     """What GGUF's keys say of ``spec``, each with the architecture before it."""
     keys: dict[str, Value] = {
         "vocab_size": spec["vocab_size"],
@@ -108,7 +105,7 @@ def architecture_metadata(architecture: Architecture, spec: Mapping[str, Any]) -
     if _rope_type(spec) == "linear":
         keys["rope.scaling.type"] = "linear"
         keys["rope.scaling.factor"] = float(spec["rope_scaling"]["factor"])
-    return {f"{architecture.name}.{key}": value for key, value in keys.items()}
+    return {f"{architecture}.{key}": value for key, value in keys.items()}
 
 
 def rope_factors(config: ModelConfig) -> NDArray[np.float32] | None:

@@ -63,7 +63,7 @@ def test_every_float_is_read_exactly(reader, packed):
 def test_metadata_has_the_types_that_the_package_writes(reader, tmp_path):
     spec = PackedFile(default_model() / PACKED_NAME).header.spec
     path = tmp_path / "theirs.gguf"
-    writer = gguf.GGUFWriter(path, "bitnet")
+    writer = gguf.GGUFWriter(path, "bitnet-b1.58")
     writer.add_name("tales-6m")
     writer.add_file_type(int(reader.fields["general.file_type"].contents()))
     writer.add_quantization_version(2)
@@ -79,7 +79,7 @@ def test_metadata_has_the_types_that_the_package_writes(reader, tmp_path):
     writer.add_value_length(spec["head_dim"])
     writer.add_layer_norm_rms_eps(spec["rms_norm_eps"])
     writer.add_rope_freq_base(spec["rope_theta"])
-    writer.add_string("bitnet.hidden_activation", "relu2")
+    writer.add_string("bitnet-b1.58.hidden_activation", "relu2")
     vocabulary = {
         name: reader.fields[f"tokenizer.ggml.{name}"].contents()
         for name in ("merges", "tokens", "token_type")
