@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -11,34 +13,45 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from bitinfer.errors import BitinferError
-from bitinfer.serve import info, ollama
+from bitinfer.serve import info, ollama, schemas
 from bitinfer.serve.chat import chat_completions
 from bitinfer.serve.completions import completions
+from bitinfer.serve.embeddings import EmbeddingsRequest, embeddings
 from bitinfer.serve.guard import Access, Guard, error_response
+from bitinfer.serve.openapi import documented, openapi
 from bitinfer.serve.problems import ApiError, api_error
+from bitinfer.serve.responses import ResponsesRequest, responses
 from bitinfer.serve.service import Service
 
-ROUTES = [
-    Route("/health", info.health),
-    Route("/ready", info.ready),
-    Route("/metrics", info.metrics),
-    Route("/v1/models", info.models),
-    Route("/v1/models/{name:path}", info.one_model),
-    Route("/v1/chat/completions", chat_completions, methods=["POST"]),
-    Route("/v1/completions", completions, methods=["POST"]),
-    Route("/api/chat", ollama.chat, methods=["POST"]),
-    Route("/api/generate", ollama.generate, methods=["POST"]),
-    Route("/api/tags", ollama.tags),
-    Route("/api/version", ollama.version),
-    Route("/tokenize", info.tokenize, methods=["POST"]),
-    Route("/detokenize", info.detokenize, methods=["POST"]),
-]
+_POSTS: dict[str, tuple[Callable[[Request], Awaitable[Response]], type]] = {
+    "/v1/chat/completions": (chat_completions, schemas.ChatRequest),
+    "/v1/completions": (completions, schemas.CompletionRequest),
+    "/v1/responses": (responses, ResponsesRequest),
+    "/v1/embeddings": (embeddings, EmbeddingsRequest),
+    "/api/chat": (ollama.chat, ollama.OllamaChat),
+    "/api/generate": (ollama.generate, ollama.OllamaGenerate),
+    "/tokenize": (info.tokenize, schemas.TokenizeRequest),
+    "/detokenize": (info.detokenize, schemas.DetokenizeRequest),
+}
+_GETS = {
+    "/": info.page,
+    "/health": info.health,
+    "/ready": info.ready,
+    "/metrics": info.metrics,
+    "/openapi.json": openapi,
+    "/v1/models": info.models,
+    "/v1/models/{name:path}": info.one_model,
+    "/api/tags": ollama.tags,
+    "/api/version": ollama.version,
+}
+_ROUTES = [Route(path, endpoint) for path, endpoint in _GETS.items()]
+_ROUTES += [Route(path, endpoint, methods=["POST"]) for path, (endpoint, _) in _POSTS.items()]
 
 
 def make_app(service: Service, access: Access) -> ASGIApp:
     """The application that serves ``service`` to those whom ``access`` allows."""
     inner = Starlette(
-        routes=ROUTES,
+        routes=_ROUTES,
         exception_handlers={
             HTTPException: _http_error,
             ApiError: _error,
@@ -48,6 +61,7 @@ def make_app(service: Service, access: Access) -> ASGIApp:
         },
     )
     inner.state.service = service
+    inner.state.openapi = documented(_ROUTES, {path: body for path, (_, body) in _POSTS.items()})
     app: ASGIApp = inner
     if access.origins:
         app = CORSMiddleware(
@@ -56,7 +70,7 @@ def make_app(service: Service, access: Access) -> ASGIApp:
             allow_methods=["GET", "POST"],
             allow_headers=["authorization", "content-type"],
         )
-    return Guard(app, access, service.metrics, {route.path for route in ROUTES})
+    return Guard(app, access, service.metrics, {route.path for route in _ROUTES})
 
 
 async def _error(request: Request, cause: Exception) -> Response:

@@ -15,6 +15,13 @@ from bitinfer.serve.schemas import DetokenizeRequest, TokenizeRequest
 from bitinfer.serve.service import Service
 
 
+async def page(request: Request) -> Response:
+    """GET /: the chat page."""
+    raise ApiError(
+        404, "path: there is no page yet: the API is at /v1, see /openapi.json", "no_page"
+    )
+
+
 async def health(request: Request) -> Response:
     """GET /health: the process lives."""
     return JsonResponse({"status": "ok"})

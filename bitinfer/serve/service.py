@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request as WebRequest
 
-from bitinfer.errors import ContextLengthError
+from bitinfer.errors import BitinferError, ContextLengthError
 from bitinfer.generate import Request, check_prompt
 from bitinfer.model import Model
 from bitinfer.serve import limits
@@ -59,6 +59,7 @@ class Service:
         self.metrics = Metrics(backend, name)
         self.draining = False
         self._pool = ThreadPoolExecutor(_PREPARERS, "bitinfer-prepare")
+        self._embedder = ThreadPoolExecutor(1, "bitinfer-embed")
 
     def check_model(self, name: str | None) -> None:
         """Refuse a model that is not served; no name means the one that is.
@@ -82,14 +83,11 @@ class Service:
         Raises:
             ApiError: ``work`` found bad input, or took more than ``limit_s``.
         """
-        future = asyncio.get_running_loop().run_in_executor(self._pool, work)
-        try:
-            return await asyncio.wait_for(future, limit_s)
-        except asyncio.TimeoutError:
-            raise invalid(f"{what}: not ready within {limit_s:g} s: make it simpler") from None
-        except ValueError as cause:
-            known = api_error(cause)
-            raise (known if known.status != 500 else invalid(str(cause))) from None
+        return await _done_in(self._pool, work, limit_s, what)
+
+    async def embed(self, work: Callable[[], Result]) -> Result:
+        """Like `prepare`, for what runs the model beside the backend: one at a time."""
+        return await _done_in(self._embedder, work)
 
     async def submit(
         self,
@@ -167,7 +165,8 @@ class Service:
         """End the backend; all that runs is given up."""
         self.draining = True
         self.backend.close()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._embedder):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def prompt(self, token_ids: Sequence[int], opens_thinking: bool = False) -> Prompt:
         """A prompt of token ids.
@@ -186,6 +185,24 @@ class Service:
 def client_of(request: WebRequest, user: str | None) -> str:
     """Who asks, as far as one can tell."""
     return f"{request.client.host if request.client else ''}/{user or ''}"
+
+
+async def _done_in(
+    pool: ThreadPoolExecutor,
+    work: Callable[[], Result],
+    limit_s: float | None = None,
+    what: str = "",
+) -> Result:
+    """What ``work`` returns; what it refuses is the client's fault."""
+    future = asyncio.get_running_loop().run_in_executor(pool, work)
+    try:
+        return await asyncio.wait_for(future, limit_s)
+    except asyncio.TimeoutError:
+        raise invalid(f"{what}: not ready within {limit_s:g} s: make it simpler") from None
+    except BitinferError as cause:
+        raise api_error(cause) from None
+    except ValueError as cause:
+        raise invalid(str(cause)) from None
 
 
 async def _merged(streams: Sequence[Stream]) -> AsyncGenerator[tuple[int, Delta | None], None]:

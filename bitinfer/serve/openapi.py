@@ -1,0 +1,91 @@
+"""GET /openapi.json: what the API is, made from the routes and the types of their bodies."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from bitinfer.runtime import version
+from bitinfer.serve.events import JsonResponse
+from bitinfer.serve.guard import OPEN_PATHS
+
+_ERROR = {
+    "description": "What is wrong, in OpenAI's shape",
+    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+}
+_ERROR_SCHEMA = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": "string"},
+            },
+        }
+    },
+}
+
+
+async def openapi(request: Request) -> Response:
+    """The document."""
+    return JsonResponse(request.app.state.openapi())
+
+
+def documented(routes: list[Route], bodies: Mapping[str, type]) -> Any:
+    """A function that makes the document, once.
+
+    Args:
+        routes: All routes.
+        bodies: The type of the body of each path that takes one.
+    """
+
+    @cache
+    def document() -> dict[str, Any]:
+        order = list(bodies.values())
+        schemas, components = msgspec.json.schema_components(
+            order, ref_template="#/components/schemas/{name}"
+        )
+        found = dict(zip(bodies, schemas, strict=True))
+        paths = {route.path: _path(route, found.get(route.path)) for route in routes}
+        return {
+            "openapi": "3.1.0",
+            "info": {"title": "bitinfer", "version": version()},
+            "paths": {path.replace(":path}", "}"): entry for path, entry in paths.items()},
+            "components": {
+                "schemas": {**components, "Error": _ERROR_SCHEMA},
+                "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            },
+        }
+
+    return document
+
+
+def _path(route: Route, schema: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The entry of a route."""
+    summary = (inspect.getdoc(route.endpoint) or "").split("\n")[0].rstrip(".")
+    entry: dict[str, Any] = {
+        "summary": summary,
+        "responses": {"200": {"description": "The answer"}, "4XX": _ERROR},
+        "security": [] if route.path in OPEN_PATHS else [{}, {"key": []}],
+    }
+    if schema is not None:
+        content = {"application/json": {"schema": schema}}
+        entry["requestBody"] = {"required": True, "content": content}
+    if route.param_convertors:
+        entry["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in route.param_convertors
+        ]
+    return {"get" if schema is None else "post": entry}
