@@ -208,7 +208,7 @@ class Model:
     @functools.cached_property
     def pooling(self) -> Pooling:
         """What makes one vector of a text, as the model's files say; ConfigError: damaged ones."""
-        return Pooling.load(self.path, self.engine.spec)
+        return self._text.pooling(self.engine.spec)
 
     def embed(self, texts: Sequence[str], **options: Unpack[EmbedOptions]) -> NDArray[np.float32]:
         """One vector of each text , the same alone and beside others.

@@ -1,4 +1,4 @@
-"""The text side of a model: generation defaults, chat template and tokenizer.
+"""The text side of a model: generation defaults, chat template, tokenizer and pooling.
 
 A model folder has them in files of their own, a GGUF file in its metadata.
 """
@@ -16,6 +16,7 @@ from bitinfer.formats.gguf import GgufFile
 from bitinfer.formats.gguf_files import find_gguf
 from bitinfer.formats.packed import is_packed_folder
 from bitinfer.json_file import read_json_object
+from bitinfer.pooling import Pooling
 from bitinfer.tokenizer import Tokenizer, tokenizer_file
 
 
@@ -52,6 +53,16 @@ class ModelText:
         if self._gguf is not None:
             return self._gguf.backend is not None
         return tokenizer_file(self._path) is not None
+
+    def pooling(self, spec: Mapping[str, Any]) -> Pooling:
+        """What makes one vector of a text.
+
+        Raises:
+            ConfigError: a file is damaged, or asks for what is not known here.
+        """
+        if self._gguf is not None and self._gguf.pooling is not None:
+            return self._gguf.pooling
+        return Pooling.load(self._path, spec)
 
     def tokenizer(self, spec: Mapping[str, Any]) -> Tokenizer:
         """Build the tokenizer of a model of this spec.

@@ -7,6 +7,7 @@ BitNet-Embedding was trained, and of other decoders it is the token that has see
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -82,6 +83,18 @@ class Pooling:
             include_prompt=pooling.get("include_prompt", True) is True,
             max_tokens=_max_tokens(folder),
         )
+
+    def files(self) -> dict[str, str]:
+        """Name to content of the files that say the mode and the normalization."""
+        kinds = ["Transformer", "Pooling", *(["Normalize"] if self.normalize else [])]
+        paths = ["", str(Path(POOLING).parent), "2_Normalize"]
+        modules = [
+            {"type": f"sentence_transformers.models.{kind}", "path": path}
+            for kind, path in zip(kinds, paths, strict=False)
+        ]
+        (switch,) = (name for name, mode in _MODES.items() if mode == self.mode)
+        contents = {MODULES: modules, POOLING: {switch: True}}
+        return {name: json.dumps(content, indent=2) + "\n" for name, content in contents.items()}
 
     def changed(self, mode: str | None, normalize: bool | None) -> Pooling:
         """With what is not None in its place; of another mode the model was not trained for it.

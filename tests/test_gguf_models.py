@@ -14,6 +14,7 @@ from gguf_models import (
     WIDE,
     config_keys,
     embedded_model,
+    embedded_tokenizer,
     floats,
     model_tensors,
     tokenizer_keys,
@@ -92,7 +93,7 @@ def test_each_architecture_gives_the_packed_tensors_of_the_checkpoint(
 
 
 def test_an_embedding_model_with_norms_inside_its_projections(tmp_path):
-    config = {**BITNET, **QWEN3, **NO_TOKENIZER, "num_hidden_layers": 1}
+    config = {**BITNET, **QWEN3, "num_hidden_layers": 1, "vocab_size": 4096}
     stored, trits = make_tensors(config)
     rng = np.random.default_rng(1)
     norms = {f"{module}.norm": matrix.shape[1] for module, matrix in trits.items()}
@@ -101,12 +102,22 @@ def test_an_embedding_model_with_norms_inside_its_projections(tmp_path):
         stored[f"{name}.weight"] = rng.uniform(0.5, 1.5, size).astype(np.float32)
     path = tmp_path / "model.gguf"
     tensors = model_tensors(stored, trits, "I2_S")
-    path.write_bytes(gguf_bytes(tensors, config_keys("qwen3", config, pooling_type=(U32, 3))))
+    keys = config_keys("qwen3", config, pooling_type=(U32, 1))
+    keys += tokenizer_keys(embedded_tokenizer())
+    path.write_bytes(gguf_bytes(tensors, keys))
     folder = write_checkpoint(tmp_path / "hf", config, stored)
     packed = convert(path, tmp_path / "a")
     same_tensors(packed, convert(folder, tmp_path / "b"))
     (note,) = PackedFile(packed / PACKED_NAME).header.source["notes"]
     assert note.startswith("I2_S byte order: 128-block, the only one that converters of embedding")
+    with Model.load(path, num_threads=1) as raw, Model.load(packed, num_threads=1) as model:
+        vectors = model.embed(["Once upon a time", "a dog"])
+        assert np.array_equal(raw.embed(["Once upon a time", "a dog"]), vectors)
+        assert (model.pooling.mode, model.pooling.trained, raw.pooling) == (
+            "mean",
+            True,
+            model.pooling,
+        )
 
 
 def test_scales_in_tensors_of_their_own_multiply(tmp_path):

@@ -14,7 +14,7 @@ import numpy as np
 
 from bitinfer.errors import ConfigError
 from bitinfer.families.gguf_names import GGUF_EMBEDDING, GGUF_HEAD
-from bitinfer.families.gguf_text import GgufText
+from bitinfer.families.gguf_text import POOLING_KEY, GgufText
 from bitinfer.formats.gguf import GgufFile
 from bitinfer.json_file import shown
 
@@ -56,9 +56,8 @@ _READ_HERE = (
     *("vocab_size", "attention.value_length", "rope.dimension_count", "rope.scaling.type"),
     *("rope.scaling.factor", "rope.scale_linear"),
 )
-POOLING = "pooling_type"  # of models of embeddings
 # They say nothing of what the decoder computes.
-_IGNORED = ("tensor_data_layout", "attention.causal", "rope.scaling.finetuned", POOLING)
+_IGNORED = ("tensor_data_layout", "attention.causal", "rope.scaling.finetuned", POOLING_KEY)
 _DEFAULT_ROPE_THETA = 10000.0
 _ACTS = {"relu_sqr": "relu2", "swiglu": "silu"}  # other spellings
 

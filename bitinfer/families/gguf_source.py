@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bitinfer.config import ModelConfig
 from bitinfer.errors import CheckpointError
-from bitinfer.families.gguf_config import POOLING, config_values
+from bitinfer.families.gguf_config import config_values
 from bitinfer.families.gguf_names import (
     hugging_face_name,
     is_projection,
@@ -95,7 +95,7 @@ class GgufSource:
     @property
     def is_embedding_model(self) -> bool:
         """Whether the file says how to pool hidden states."""
-        return f"{self._file.metadata['general.architecture']}.{POOLING}" in self._file.metadata
+        return self._text.pooling is not None
 
     def known_layout(self) -> str | None:
         """The byte order of I2_S in a file that is known by its SHA-256; None: it is another."""

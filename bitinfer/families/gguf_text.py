@@ -12,10 +12,14 @@ from typing import Any, NamedTuple
 
 from tokenizers import AddedToken, Tokenizer
 
+from bitinfer.errors import ConfigError
 from bitinfer.formats.gguf import GgufFile
 from bitinfer.formats.gguf_tokenizer import tokenizer_from_gguf
+from bitinfer.pooling import Pooling
 
 _MODEL = "tokenizer.ggml.model"
+POOLING_KEY = "pooling_type"  # of embedding models, behind the architecture
+_POOLINGS = {1: "mean", 2: "cls", 3: "last"}  # 0: none
 _TEMPLATE = "tokenizer.chat_template"
 _MENDED = ("bitnet-25", "bitnet-b1.58")
 _END_OF_TURN = "<|eot_id|>"
@@ -38,6 +42,7 @@ class GgufText(NamedTuple):
         eos_token_ids: Ids that end a reply, ascending.
         template: Source of the chat template; "": there is none.
         notes: What the file left open or has wrong, each a line for the user.
+        pooling: How an embedding model makes one vector of a text; None: it is another model.
     """
 
     backend: Tokenizer | None
@@ -45,6 +50,7 @@ class GgufText(NamedTuple):
     eos_token_ids: tuple[int, ...]
     template: str
     notes: tuple[str, ...]
+    pooling: Pooling | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -67,11 +73,13 @@ def read_text(file: GgufFile) -> GgufText:
 
     Raises:
         TokenizerError: the tokenizer is damaged, or of a kind that is not known.
+        ConfigError: the kind of pooling is not known.
     """
     template = file.metadata.get(_TEMPLATE)
     template = template if isinstance(template, str) else ""
+    pooling = _pooling(file)
     if file.metadata.get(_MODEL) in (None, "none", "no_vocab"):
-        return GgufText(None, None, (), template, ())
+        return GgufText(None, None, (), template, (), pooling)
     found = tokenizer_from_gguf(file.metadata, file.path.name)
     ends, notes = found.eos_token_ids, list(found.notes)
     if file.metadata.get("general.architecture") in _MENDED:
@@ -89,7 +97,7 @@ def read_text(file: GgufFile) -> GgufText:
                 + (f"replaced by 'User: ...{_END_OF_TURN}Assistant: '" if template else "left out")
             )
     _mark_as_control(found.backend, {found.bos_token_id, *ends} - {None})
-    return GgufText(found.backend, found.bos_token_id, ends, template, tuple(notes))
+    return GgufText(found.backend, found.bos_token_id, ends, template, tuple(notes), pooling)
 
 
 def text_files(text: GgufText, config: Mapping[str, Any]) -> dict[str, str]:
@@ -105,7 +113,21 @@ def text_files(text: GgufText, config: Mapping[str, Any]) -> dict[str, str]:
         "tokenizer_config.json": text.settings,
     }
     files = {name: json.dumps(content, indent=2) + "\n" for name, content in objects.items()}
-    return files | ({} if text.backend is None else {"tokenizer.json": text.backend.to_str()})
+    files |= {} if text.backend is None else {"tokenizer.json": text.backend.to_str()}
+    return files | ({} if text.pooling is None else text.pooling.files())
+
+
+def _pooling(file: GgufFile) -> Pooling | None:
+    key = f"{file.metadata.get('general.architecture')}.{POOLING_KEY}"
+    kind = file.metadata.get(key, 0)
+    if kind == 0:
+        return None
+    if not isinstance(kind, int) or kind not in _POOLINGS:
+        raise ConfigError(
+            f"{file.path.name}: {key}: expected {', '.join(map(str, _POOLINGS))}, got {kind}: other"
+            " poolings are not supported"
+        )
+    return Pooling(_POOLINGS[kind], trained=True)
 
 
 def _mark_as_control(backend: Tokenizer, token_ids: set[Any]) -> None:
