@@ -13,6 +13,7 @@
     ├── UnsupportedIsaError    an instruction set that this machine or build lacks
     ├── RecordError            a file of benchmark records
     ├── GrammarError           a grammar, regular expression or JSON schema (also a ValueError)
+    ├── SessionError           a file of keys and values that this model did not make
     ├── QueueFullError         a server that has too much to do; says when to come again
     └── PromptError            token ids that cannot be run (also a ValueError)
         └── ContextLengthError     more tokens than the context holds
@@ -67,6 +68,10 @@ class RecordError(BitinferError):
 
 class GrammarError(BitinferError, ValueError):
     """A grammar, regular expression or JSON schema is in error or cannot be followed."""
+
+
+class SessionError(BitinferError):
+    """A session file is damaged, or of another model."""
 
 
 class QueueFullError(BitinferError):

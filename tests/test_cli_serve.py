@@ -100,3 +100,33 @@ def test_a_second_signal_cuts_them_off() -> None:
             assert b"[DONE]" not in file.read()
         assert process.wait(30) == 0
         assert "Traceback" not in process.stderr.read()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_session_keeps_what_was_read_for_the_next_start(tmp_path) -> None:
+    body = json.dumps(
+        {"messages": [{"role": "user", "content": "Hi, cat. " * 30}], "max_tokens": 1}
+    )
+    request = (
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer k\r\n"
+        "connection: close\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\n\r\n{body}"
+    )
+    usages = []
+    for _ in range(2):
+        with serving("--no-access-log", "--session", str(tmp_path / "kept")) as (process, port):
+            with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
+                sock.sendall(request.encode())
+                usages.append(answer(sock)[1]["usage"])
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+    first, again = (usage["prompt_tokens_details"]["cached_tokens"] for usage in usages)
+    assert (first, again) == (0, usages[1]["prompt_tokens"] - 1)
+
+
+def test_a_session_that_cannot_be_used_is_refused_at_the_start(tmp_path) -> None:
+    (tmp_path / "text").write_text("no session")
+    done = run_inside("serve", "--port", "0", "--session", tmp_path / "text")
+    assert_one_line_error(done, str(tmp_path / "text"))
+    done = run_inside("serve", "--port", "0", "--session", tmp_path / "none" / "file")
+    assert_one_line_error(done, "expected a file in a folder that is there")

@@ -26,7 +26,7 @@ PYTHON_LAYERS = [
     {"hub", "resident"},
     {"loading", "model_folder"},
     {"engine", "sampling", "tokenizer", "chat_template"},
-    {"detokenizer", "embed", "grammar", "prefix_cache"},
+    {"detokenizer", "embed", "grammar", "prefix_cache", "session"},
     {"speculation"},
     {"generate"},
     {"bench", "model_text"},

@@ -113,7 +113,7 @@ def test_no_schedule_changes_a_text_or_comes_to_a_halt(seed) -> None:
     for text, prompt in texts:
         assert text.token_ids == alone(prompt, len(text.token_ids))
     assert (machine.scheduler.running, machine.scheduler.waiting) == (0, 0)
-    machine.scheduler._tree.evict(blocks)
+    machine.scheduler.prefixes.evict(blocks)
     assert machine.pool.used_blocks == 0  # no block is lost
 
 
@@ -191,7 +191,7 @@ def test_cancelling_frees_queue_slot_and_memory_at_once(steps) -> None:
     machine.cancel(text)
     assert behind in machine.step()
     machine.drain()
-    machine.scheduler._tree.evict(60)
+    machine.scheduler.prefixes.evict(60)
     assert machine.pool.used_blocks == 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -46,6 +47,12 @@ What the server speaks: docs/serve.md.""",
     show_default=True,
     help="Most replies that wait",
 )
+@setting(
+    "--session",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Keep the KV cache here between runs, so that no prompt is read twice",
+)
 @setting("--access-log/--no-access-log", default=True, help="A line on stderr for each request")
 @serving_options
 def serve(name: str | None, **options: Any) -> None:
@@ -70,7 +77,7 @@ def serve(name: str | None, **options: Any) -> None:
             f"--host {host}: others could reach it: set --api-key or BITINFER_API_KEY", ctx=ctx
         )
     access = Access(key or None, options.pop("allow_host"), options.pop("allow_origin"))
-    served = options.pop("served_name")
+    served, session = options.pop("served_name"), options.pop("session")
     sizes = {name: options.pop(name) for name in ("slots", "queue_size")}
     _print_log(options.pop("access_log"))
     with server.bind(host, options.pop("port")) as sock, load_model(options) as model:
@@ -81,7 +88,7 @@ def serve(name: str | None, **options: Any) -> None:
         def ready() -> None:
             click.echo(f"serving {served} on http://{shown}:{port} (API: /v1)", err=True)
 
-        server.serve(model, sock, access, name=served, ready=ready, **sizes)
+        server.serve(model, sock, access, name=served, session=session, ready=ready, **sizes)
 
 
 def _print_log(requests: bool) -> None:

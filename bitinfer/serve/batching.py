@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from math import ceil
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from bitinfer.generate import Reply, Setup, most_candidates, take_token
 from bitinfer.serve.backend import Counts, Delta, Job, Stream
 from bitinfer.serve.limits import QUEUE_LIMIT, SLOTS
 from bitinfer.serve.scheduler import Scheduler, Task, fewest_blocks
+from bitinfer.session import load_blocks, save_blocks
 
 _MEMORY_SHARE = 4  # by default, caches take at most one part in so many of the memory that is free
 _MOST_RETRY_S = 60
@@ -98,6 +100,27 @@ class BatchingBackend:
             self._jobs.append(running)
             self._changed.notify()
         return stream
+
+    def save(self, path: Path) -> None:
+        """Write what memory keeps of texts to a file; while jobs run they wait.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        with self._changed:
+            if blocks := self._scheduler.prefixes.blocks():
+                save_blocks(path, self._engine, self._pool, blocks)
+
+    def restore(self, path: Path) -> None:
+        """Take what `save` of this model wrote, as much as there is room for.
+
+        Raises:
+            SessionError: there is no such file, it is damaged, or another model made it.
+        """
+        with self._changed:
+            free = self._pool.num_blocks - self._pool.used_blocks
+            blocks = list(load_blocks(path, self._engine, self._pool, free))
+            self._scheduler.prefixes.restore(blocks)
 
     def counts(self) -> Counts:
         """How busy it is; from any thread."""

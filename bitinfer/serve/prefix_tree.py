@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from bitinfer.engine import KV_BLOCK
 from bitinfer.prefix_cache import common_prefix
@@ -24,33 +24,36 @@ class Block(Protocol):
         """Whether something else keeps it too."""
 
 
-class _Node:
+B = TypeVar("B", bound=Block)
+
+
+class _Node(Generic[B]):
     """A block behind its parent's; only one with ``KV_BLOCK`` ids has children."""
 
     __slots__ = ("block", "children", "parent", "token_ids")
 
-    def __init__(self, token_ids: tuple[int, ...], block: Block, parent: _Node | None) -> None:
+    def __init__(self, token_ids: tuple[int, ...], block: B, parent: _Node[B] | None) -> None:
         self.token_ids = token_ids
         self.block = block
         self.parent = parent
-        self.children: list[_Node] = []  # in order of their ids
+        self.children: list[_Node[B]] = []  # in order of their ids
 
 
-class PrefixTree:
+class PrefixTree(Generic[B]):
     """Keeps blocks by the token ids whose keys and values they hold."""
 
     def __init__(self) -> None:
-        self._top: list[_Node] = []
+        self._top: list[_Node[B]] = []
         # Least recently used first. A node is used with all its children, and comes after them.
-        self._order: OrderedDict[_Node, None] = OrderedDict()
+        self._order: OrderedDict[_Node[B], None] = OrderedDict()
 
     def __len__(self) -> int:
         """Blocks that it keeps."""
         return len(self._order)
 
-    def match(self, token_ids: Sequence[int]) -> tuple[list[Block], int]:
+    def match(self, token_ids: Sequence[int]) -> tuple[list[B], int]:
         """Blocks of the longest known beginning of ``token_ids``, and its length."""
-        path: list[_Node] = []
+        path: list[_Node[B]] = []
         length, children = 0, self._top
         while length < len(token_ids):
             ids = tuple(token_ids[length : length + KV_BLOCK])
@@ -65,9 +68,28 @@ class PrefixTree:
         self._use(path)
         return [node.block for node in path], length
 
-    def insert(self, token_ids: Sequence[int], block: Callable[[int], Block]) -> None:
+    def blocks(self) -> list[tuple[int, tuple[int, ...], B]]:
+        """All blocks, the last used first, none before its parent: (parent, token ids, block).
+
+        A parent is the number of its block in the list, or -1 at the beginning of a text.
+        """
+        order = list(reversed(self._order))
+        numbers = {node: number for number, node in enumerate(order)}
+        parents = [-1 if n.parent is None else numbers[n.parent] for n in order]
+        return [(p, n.token_ids, n.block) for p, n in zip(parents, order, strict=True)]
+
+    def restore(self, blocks: Sequence[tuple[int, tuple[int, ...], B]]) -> None:
+        """Keep what `blocks` of another tree said."""
+        texts: list[tuple[int, ...]] = []
+        for parent, token_ids, block in blocks:
+            texts.append((*(texts[parent] if parent >= 0 else ()), *token_ids))
+            self.insert(texts[-1], lambda _, block=block: block)  # type: ignore[misc]
+        for text in reversed(texts):  # the last used last
+            self.match(text)
+
+    def insert(self, token_ids: Sequence[int], block: Callable[[int], B]) -> None:
         """Keep the blocks of ``token_ids`` that are not known yet; ``block(i)`` gives the i-th."""
-        path: list[_Node] = []
+        path: list[_Node[B]] = []
         children = self._top
         for start in range(0, len(token_ids), KV_BLOCK):
             ids = tuple(token_ids[start : start + KV_BLOCK])
@@ -97,7 +119,7 @@ class PrefixTree:
         """Blocks that nothing else keeps."""
         return sum(not node.block.shared for node in self._order)
 
-    def _remove(self, node: _Node) -> None:
+    def _remove(self, node: _Node[B]) -> None:
         """Forget ``node`` and all behind it."""
         siblings = self._top if node.parent is None else node.parent.children
         del siblings[_place(siblings, node.token_ids)]
@@ -106,17 +128,17 @@ class PrefixTree:
             gone += one.children
             del self._order[one]
 
-    def _use(self, path: Sequence[_Node]) -> None:
+    def _use(self, path: Sequence[_Node[B]]) -> None:
         for node in reversed(path):
             self._order[node] = None
             self._order.move_to_end(node)
 
 
-def _place(nodes: Sequence[_Node], token_ids: tuple[int, ...]) -> int:
+def _place(nodes: Sequence[_Node[B]], token_ids: tuple[int, ...]) -> int:
     return bisect_left(nodes, token_ids, key=lambda node: node.token_ids)
 
 
-def _closest(nodes: Sequence[_Node], token_ids: tuple[int, ...]) -> tuple[_Node | None, int]:
+def _closest(nodes: Sequence[_Node[B]], token_ids: tuple[int, ...]) -> tuple[_Node[B] | None, int]:
     """The node that has most leading ids in common, at least one, and how many.
 
     In order of their ids, it is a neighbour of where ``token_ids`` would stand.

@@ -100,6 +100,7 @@ class Scheduler(Generic[T]):
     Attributes:
         slots: Most tasks that run at once.
         totals: What was done so far.
+        prefixes: What memory keeps of texts.
     """
 
     def __init__(
@@ -132,7 +133,7 @@ class Scheduler(Generic[T]):
         self._context_length = context_length
         self._step_tokens = step_tokens
         self._queue_limit = queue_limit
-        self._tree = PrefixTree()
+        self.prefixes: PrefixTree[Any] = PrefixTree()
         self._queue: FairQueue[T] = FairQueue()
         self._running: list[T] = []  # oldest first
         self._planned: dict[T, int] = {}
@@ -223,13 +224,13 @@ class Scheduler(Generic[T]):
 
     def _start(self, task: T) -> bool:
         """Give the task a cache, if memory for all its ids and one more is not promised yet."""
-        blocks, length = self._tree.match(task.token_ids[:-1])
+        blocks, length = self.prefixes.match(task.token_ids[:-1])
         cache = self._pool.new_cache(self._context_length, blocks, length)
         wanted = self._unrun_blocks(task, cache)
         for other in self._running:
             assert other.cache is not None
             wanted += self._unrun_blocks(other, other.cache)
-        if wanted > self._free() and wanted > self._free() + self._tree.evictable():
+        if wanted > self._free() and wanted > self._free() + self.prefixes.evictable():
             return False
         self._queue.take(task)
         task.cache = cache
@@ -244,7 +245,7 @@ class Scheduler(Generic[T]):
         """Whether the pool has the blocks of a step, perhaps once the prefix tree gave some up."""
         wanted = sum(t.cache.new_blocks(n) for t, n in plan.items() if t.cache is not None)
         short = wanted - self._free()
-        return short <= 0 or self._tree.evict(short) == short
+        return short <= 0 or self.prefixes.evict(short) == short
 
     def _preempt(self, task: T) -> None:
         """Let the task wait again."""
@@ -262,7 +263,7 @@ class Scheduler(Generic[T]):
 
     def _keep(self, task: T, length: int) -> None:
         assert task.cache is not None
-        self._tree.insert(task.token_ids[:length], task.cache.block)
+        self.prefixes.insert(task.token_ids[:length], task.cache.block)
 
     def _unrun_blocks(self, task: T, cache: Cache) -> int:
         """Blocks for the ids that are not in ``cache`` and, if it fits, one more."""

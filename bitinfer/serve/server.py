@@ -8,6 +8,7 @@ import ipaddress
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
@@ -121,6 +122,7 @@ def serve(
     name: str,
     slots: int,
     queue_size: int,
+    session: Path | None = None,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve ``model`` until a signal ends it.
@@ -132,8 +134,23 @@ def serve(
         name: What clients call the model.
         slots: Most replies that are generated at once.
         queue_size: Most that wait.
+        session: File with what the KV cache holds: read now if it is there, written at the end.
         ready: Called when requests are taken.
+
+    Raises:
+        SessionError: the file is damaged, or another model made it.
+        ConfigError: its folder is not there.
+        OSError: it cannot be written.
     """
+    if session is not None and not session.absolute().parent.is_dir():
+        raise ConfigError(f"--session {session}: expected a file in a folder that is there")
     backend = BatchingBackend(model.engine, model.setup, slots=slots, queue_limit=queue_size)
     service = Service(model, backend, name)
-    Server(service, access, sock, ready).run()
+    try:
+        if session is not None and session.exists():
+            backend.restore(session)
+        Server(service, access, sock, ready).run()
+    finally:
+        service.close()
+    if session is not None:
+        backend.save(session)

@@ -1,21 +1,49 @@
 // Python face of the KV cache: pools of blocks, handles of blocks, caches made of them.
 #include "model/kv_cache.h"
 
+#include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <cstring>
 #include <memory>
 #include <vector>
 
 #include "bindings/register.h"
+#include "util/check.h"
 
 namespace py = pybind11;
 
 namespace bitinfer {
 
+namespace {
+
+using U8 = py::array_t<uint8_t, py::array::c_style>;
+
+U8 bytes_of(const HeldBlock& held) {
+  U8 bytes(held.pool()->layout().block_bytes());
+  std::memcpy(bytes.mutable_data(), held.pool()->address(held.block()),
+              static_cast<std::size_t>(bytes.nbytes()));
+  return bytes;
+}
+
+std::unique_ptr<HeldBlock> new_block(std::shared_ptr<KvPool> pool, const U8& data) {
+  const int64_t expected = pool->layout().block_bytes();
+  BITINFER_CHECK(data.nbytes() == expected,
+                 "block: expected " << expected << " bytes, got " << data.nbytes());
+  const int32_t block = pool->take();
+  std::memcpy(pool->address(block), data.data(), static_cast<std::size_t>(expected));
+  auto held = std::make_unique<HeldBlock>(pool, block);
+  pool->release(block);  // the handle holds it now
+  return held;
+}
+
+}  // namespace
+
 void register_kv_cache(py::module_& m) {
   py::class_<HeldBlock>(m, "KvBlock", "Keeps a block of a pool, whose positions stay as they are.")
       .def_property_readonly("shared", &HeldBlock::shared,
-                             "Whether a cache or another handle has it too.");
+                             "Whether a cache or another handle has it too.")
+      .def("bytes", &bytes_of, "A copy of its bytes, uint8 (block_bytes).");
 
   py::class_<KvCache>(m, "KvCache", "Keys and values of one sequence; made by Decoder.new_cache.")
       .def_property_readonly("length", &KvCache::length, "Positions stored.")
@@ -40,6 +68,7 @@ void register_kv_cache(py::module_& m) {
       .def_property_readonly(
           "block_bytes", [](const KvPool& p) { return p.layout().block_bytes(); },
           "Bytes of a block.")
+      .def("new_block", &new_block, py::arg("data"), "A block with a copy of these bytes.")
       .def(
           "new_cache",
           [](std::shared_ptr<KvPool> pool, int64_t capacity,

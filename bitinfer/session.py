@@ -1,0 +1,54 @@
+"""Sessions: KV blocks in a file, so that a long prompt is not run again after a restart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from bitinfer.engine import KV_BLOCK, Engine, KvBlock, KvPool
+from bitinfer.formats.session_file import SessionFile, write_session
+
+# Number in the list of the block before (-1: none), token ids, block.
+SavedBlock = tuple[int, tuple[int, ...], KvBlock]
+
+
+def save_blocks(path: Path, engine: Engine, pool: KvPool, blocks: Sequence[SavedBlock]) -> None:
+    """Write blocks, none before its parent, to a file that `load_blocks` of this model takes.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    entries = [(parent, token_ids, block.bytes) for parent, token_ids, block in blocks]
+    write_session(path, model_key(engine), pool.block_bytes, entries)
+
+
+def load_blocks(path: Path, engine: Engine, pool: KvPool, most: int) -> Iterator[SavedBlock]:
+    """The first blocks of a file, up to ``most``, in new blocks of ``pool``.
+
+    Raises:
+        SessionError: there is no such file, it is damaged, or another model made it.
+    """
+    file = SessionFile(path, model_key(engine), pool.block_bytes, KV_BLOCK, engine.vocab_size)
+    for parent, token_ids, data in islice(file, most):
+        yield parent, token_ids, pool.new_block(data)
+
+
+def model_key(engine: Engine) -> str:
+    """What keys and values depend on, whatever form the weights lie in.
+
+    It hashes the spec, and the block that the model computes for ids all over its vocabulary: they
+    have the same bits on every machine.
+    """
+    length = min(KV_BLOCK, engine.spec["max_position_embeddings"])
+    ids = np.linspace(0, engine.vocab_size - 1, length).astype(np.int32)
+    cache = engine.new_cache(length)
+    engine.forward([ids], [cache], logits="none")
+    text = json.dumps([dict(engine.spec), engine.kv_cache], sort_keys=True)
+    found = hashlib.sha256(text.encode())
+    found.update(cache.block(0).bytes().data)
+    return found.hexdigest()
