@@ -10,12 +10,13 @@ import pytest
 import torch
 from checkpoints import LLAMA, QWEN3
 from comparisons import assert_close_rows
+from encoders import encoder_oracle, write_encoder
 from random_models import random_checkpoint, random_text
 from test_logits import DEEP
 from transformers_oracle import Oracle
 
 from bitinfer import convert, default_model, reference
-from bitinfer.config import ModelConfig, inv_freq
+from bitinfer.config import ModelConfig, inv_freq, local_inv_freq
 from bitinfer.families.spec import DEFAULTS
 from bitinfer.formats.packed import PACKED_NAME, PackedFile
 
@@ -29,21 +30,33 @@ class Case:
         weights = {
             n: file.tensor(n) for n in file if "lm_head" not in n or file.header.head != "int8"
         }
-        table = inv_freq(ModelConfig.from_file(packed_folder / "config.json"))
-        weights["rope.inv_freq"] = (table.view(np.uint8), "f32", table.shape)
+        config = ModelConfig.from_file(packed_folder / "config.json")
+        tables = {"rope.inv_freq": inv_freq(config), "rope.local_inv_freq": local_inv_freq(config)}
+        for name, table in tables.items():
+            if table is not None:
+                weights[name] = (table.view(np.uint8), "f32", table.shape)
         spec = {**DEFAULTS, **file.header.spec, "head": "source"}
         self.decoder = reference.ReferenceDecoder(spec, weights, "f32")
         self.layers = range(spec["num_hidden_layers"])
         self.positions = np.arange(len(ids), dtype=np.float32)
 
 
-@pytest.fixture(scope="module", params=["real model", "random llama", "random qwen3"])
+CASES = ["real model", "random llama", "random qwen3", "encoder qwen3", "encoder gemma3"]
+
+
+@pytest.fixture(scope="module", params=CASES)
 def case(request, tmp_path_factory):
     if request.param == "real model":
         oracle = request.getfixturevalue("tales32")
         return Case(oracle, request.getfixturevalue("stories")[0], default_model())
     folder = tmp_path_factory.mktemp("layers")
-    config = {**(QWEN3 if request.param.endswith("qwen3") else LLAMA), **DEEP}
+    kind, _, family = request.param.partition(" ")
+    if kind == "encoder":
+        checkpoint = write_encoder(folder / "checkpoint", family, 0)
+        packed = convert.convert(checkpoint, folder / "packed", head="source")
+        oracle = encoder_oracle(checkpoint, family, 0, torch.float32)
+        return Case(oracle, random_text(150, 100, seed=1), packed)
+    config = {**(QWEN3 if family == "qwen3" else LLAMA), **DEEP}
     checkpoint = random_checkpoint(folder / "checkpoint", config, seed=0)
     packed = convert.convert(checkpoint, folder / "packed", head="source")
     oracle = Oracle(checkpoint, torch.float32)
@@ -56,6 +69,14 @@ def steps(case, kind):
     return found.items()
 
 
+def heads(case, name):
+    """What a step gave for each head, (T, heads, head_dim); Gemma3's norms see heads first."""
+    rows, spec = case.seen[name][1], case.decoder.spec
+    if name.endswith("norm") and spec["post_norms"]:
+        return rows.reshape(-1, len(case.positions), spec["head_dim"]).swapaxes(0, 1)
+    return rows.reshape(len(case.positions), -1, spec["head_dim"])
+
+
 def test_norms_are_those_of_transformers(case):
     for name, (x, y) in steps(case, "norm"):
         assert_close_rows(case.decoder.norm(x, f"{name}.weight"), y, name)
@@ -63,8 +84,9 @@ def test_norms_are_those_of_transformers(case):
 
 def test_projections_are_those_of_transformers_where_the_codes_agree(case):
     for name, (x, y) in steps(case, "_proj"):
-        codes, _ = reference.quantize(x, 127, -128)
-        t = torch.from_numpy(x)
+        normed = case.decoder.own_norm(x, name)
+        codes, _ = reference.quantize(normed, 127, -128)
+        t = torch.from_numpy(case.seen[f"{name}.norm"][1] if f"{name}.norm" in case.seen else x)
         scale = 127 / t.abs().max(dim=-1, keepdim=True).values.clamp(min=1e-5)
         difference = np.abs(codes - (t * scale).round().clamp(-128, 127).numpy()).max(axis=1)
         same = difference == 0
@@ -75,19 +97,19 @@ def test_projections_are_those_of_transformers_where_the_codes_agree(case):
 
 def test_rope_and_attention_are_those_of_transformers(case):
     spec = case.decoder.spec
-    angles = case.positions[:, None] * reference.to_f32(case.decoder.weights["rope.inv_freq"])
-    sin, cos = reference.sin_cos_f32(angles)
     after = "attn_sub_norm" if spec["attn_sub_norm"] else "o_proj"
     for layer in case.layers:
         at = f"model.layers.{layer}.self_attn"
         steps = (
             ("q_norm", "k_norm", "v_proj") if spec["qk_norm"] else ("q_proj", "k_proj", "v_proj")
         )
-        q, k, v = (
-            case.seen[f"{at}.{step}"][1].reshape(len(case.positions), -1, spec["head_dim"])
-            for step in steps
-        )
-        out = reference.attention(reference.rope(q, cos, sin), reference.rope(k, cos, sin), v)
+        q, k, v = (heads(case, f"{at}.{step}") for step in steps)
+        window = case.decoder.window(layer)
+        table = "rope.inv_freq" if window is None else "rope.local_inv_freq"
+        angles = case.positions[:, None] * reference.to_f32(case.decoder.weights[table])
+        sin, cos = reference.sin_cos_f32(angles)
+        q, k = reference.rope(q, cos, sin), reference.rope(k, cos, sin)
+        out = reference.attention(q, k, v, window=window)
         assert_close_rows(out.reshape(len(out), -1), case.seen[f"{at}.{after}"][0], at)
 
 
@@ -96,11 +118,7 @@ def test_gated_activation_is_that_of_transformers(case):
     for layer in case.layers:
         at = f"model.layers.{layer}.mlp"
         gate, up = case.seen[f"{at}.gate_proj"][1], case.seen[f"{at}.up_proj"][1]
-        if case.decoder.spec["hidden_act"] == "relu2":
-            h = np.square(np.maximum(gate, np.float32(0))) * up
-        else:
-            one = np.float32(1)
-            h = (gate / (one + reference.exp_f32(-gate))) * up
+        h = reference.gated(gate, up, case.decoder.spec["hidden_act"])
         assert_close_rows(h, case.seen[f"{at}.{after}"][0], at)
 
 

@@ -63,6 +63,14 @@ class Oracle:
         return result
 
     @torch.no_grad()
+    def hidden(self, token_ids: list[int]) -> NDArray[np.floating[Any]]:
+        """Hidden states of one sequence after the final norm, ``(T, hidden_size)``."""
+        with _quantize_and_softmax_in(self.dtype):
+            out = self.model.model(torch.tensor([token_ids]), use_cache=False)
+        result: NDArray[np.floating[Any]] = out.last_hidden_state[0].numpy()
+        return result
+
+    @torch.no_grad()
     def greedy(self, prompt: list[int], count: int) -> list[int]:
         """``count`` greedy token ids after ``prompt``, with transformers' own KV cache."""
         ids, cache, step = [], None, torch.tensor([prompt])
@@ -92,7 +100,7 @@ class Oracle:
             module.register_forward_hook(keep(name))
             for name, module in self.model.named_modules()
             if isinstance(module, (*PROJECTIONS, torch.nn.Linear))
-            or type(module).__name__.endswith("RMSNorm")
+            or type(module).__name__.endswith(("RMSNorm", "BitLinear"))
         ]
         self.logits(token_ids)
         for hook in hooks:
@@ -107,9 +115,12 @@ def _is_angle(tensor: torch.Tensor, model: torch.nn.Module) -> bool:
 
 
 def _norm_in_double(module: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    gemma = type(module).__name__ == "Gemma3RMSNorm"
+    eps = module.eps if gemma else module.variance_epsilon
+
     def forward(x: torch.Tensor) -> torch.Tensor:
-        inverse = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + module.variance_epsilon)
-        return module.weight * (x * inverse)
+        inverse = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
+        return (1 + module.weight if gemma else module.weight) * (x * inverse)
 
     return forward
 
