@@ -211,7 +211,7 @@ class Model:
         return self._text.pooling(self.engine.spec)
 
     def embed(self, texts: Sequence[str], **options: Unpack[EmbedOptions]) -> NDArray[np.float32]:
-        """One vector of each text , the same alone and beside others.
+        """One vector of each text (docs/embeddings.md), the same alone and beside others.
 
         Args:
             texts: Any number of texts; "<s>" and the like are plain text in them.

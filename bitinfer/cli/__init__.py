@@ -25,6 +25,7 @@ from bitinfer import __version__
 _COMMANDS = {
     "chat": "Chat with a model.",
     "generate": "Continue a text.",
+    "embed": "Turn texts into vectors.",
     "serve": "Serve a model over HTTP, as OpenAI's API has it.",
     "convert": "Pack a Hugging Face checkpoint for fast loading.",
     "export": "Write a model as GGUF, for other programs.",

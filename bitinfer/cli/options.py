@@ -91,6 +91,14 @@ _LAYOUT = (
     ),
 )
 
+THREADS = setting(
+    "-t",
+    "--threads",
+    envvar="BITINFER_NUM_THREADS",
+    type=Whole(1, MAX_THREADS),
+    help=f"Threads, 1 to {MAX_THREADS} [default: the performance cores]",
+    section=_MODEL,
+)
 QUIET_MODE = setting(
     "--quiet-mode/--no-quiet-mode",
     default=False,
@@ -106,14 +114,7 @@ _LOADING = (
         section=_MODEL,
     ),
     *_LAYOUT,
-    setting(
-        "-t",
-        "--threads",
-        envvar="BITINFER_NUM_THREADS",
-        type=Whole(1, MAX_THREADS),
-        help=f"Threads, 1 to {MAX_THREADS} [default: the performance cores]",
-        section=_MODEL,
-    ),
+    THREADS,
     QUIET_MODE,
     setting(
         "--context-length",
