@@ -221,10 +221,8 @@ class Model:
             float32 ``(len(texts), hidden_size)``, a fresh array.
 
         Raises:
-            PromptError: a text has no token.
-            ContextLengthError: a text is too long.
-            TypeError: ``texts`` is one text.
-            ValueError: ``pooling`` or ``prompt_name`` is none of the choices.
+            PromptError: a text has no token, or too many (ContextLengthError).
+            TypeError, ValueError: ``texts`` is one text, or an option none of the choices.
         """
         name, recipe = self.path.name, self.pooling
         with progress_bar("embed", " texts", self._progress) as show:

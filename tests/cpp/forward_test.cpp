@@ -29,8 +29,8 @@ constexpr ModelVariant kVariants[] = {
      KvType::kF16},
     {"silu, biases, bf16 head, int8 cache", HiddenAct::kSilu, false, true, false, "bf16",
      KvType::kInt8},
-    {"silu, sub-norms, f16 head, f32 cache", HiddenAct::kSilu, true, false, false, "f16",
-     KvType::kF32},
+    {"gelu, sub-norms, f16 head, f32 cache, window", HiddenAct::kGeluTanh, true, false, false,
+     "f16", KvType::kF32, 20},
 };
 constexpr int64_t kPrompt = 70;  // two blocks of the cache
 constexpr int64_t kDecoded = 5;

@@ -27,6 +27,7 @@ struct ModelVariant {
   bool int8_head;
   const char* embedding_dtype;  // "f32", "f16", "bf16"; of the source head too, which is tied
   bitinfer::KvType kv_type;
+  int64_t sliding_window = 0;  // of the first layer; 0: it sees all
 };
 
 class RandomModel {
@@ -42,6 +43,8 @@ class RandomModel {
     spec.head_dim = 20;
     spec.rms_norm_eps = 1e-5f;
     spec.hidden_act = variant.hidden_act;
+    if (variant.sliding_window) spec.sliding = {true, false};
+    spec.sliding_window = variant.sliding_window;
     spec.attn_sub_norm = spec.ffn_sub_norm = variant.sub_norms;
     spec.attention_bias = variant.attention_bias;
     spec.tie_word_embeddings = true;
