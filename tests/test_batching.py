@@ -237,3 +237,27 @@ def test_by_default_there_is_memory_for_every_slot_or_at_least_for_one(tales) ->
     asyncio.run(run())
     with pytest.raises(ValueError, match="cache blocks: expected at least 5 for a context of 256"):
         BatchingBackend(tales, setup_of(tales), cache_tokens=256)
+
+
+def test_random_disconnects_leak_nothing(tales) -> None:
+    rng = random.Random(3)
+
+    async def visit(runner: Runner) -> None:
+        stream = runner.submit(STORY[: rng.randrange(1, 90)], request(max_tokens=8))
+        for _ in range(rng.randrange(6)):
+            await anext(stream, None)
+        stream.cancel()
+        async for _ in stream:
+            pass
+
+    async def run() -> None:
+        async with running(tales, slots=8, queue_limit=1000) as runner:
+            await asyncio.gather(*(visit(runner) for _ in range(300)))
+            done = await runner.complete(STORY[:90], request())
+            assert same(done, alone(tales, STORY[:90], request()))
+            counts = runner.backend.counts()
+            kept = len(runner.backend._scheduler.prefixes)
+            assert (counts.waiting, counts.running) == (0, 0)
+            assert counts.cache_tokens_used == kept * KV_BLOCK
+
+    asyncio.run(run())

@@ -118,10 +118,11 @@ def test_no_schedule_changes_a_text_or_comes_to_a_halt(seed) -> None:
 
 
 def test_a_shared_beginning_is_run_once() -> None:
-    machine = Machine(200, slots=8, step_tokens=64)
+    machine = Machine(200, slots=8, step_tokens=600)
     prefix = list(range(50)) * 5
     texts = [Text([*prefix, i], 5) for i in range(8)]
     machine.submit(*texts)
+    assert list(machine.step()) == texts[:1]  # there was room for two of them
     machine.drain()
     rest = len(prefix) % KV_BLOCK  # of the block that no prompt fills
     assert machine.scheduler.totals.run_tokens <= len(prefix) + 8 * (1 + 4) + 7 * rest
@@ -142,6 +143,7 @@ def test_a_conversation_goes_on_from_its_last_token() -> None:
     machine.submit(second)
     machine.drain()
     assert second.cached_tokens == len(first.token_ids) - 1  # the last one was not run
+    assert len(machine.scheduler.prefixes) == 2  # 73 tokens: what was longer took the place
 
 
 def test_the_oldest_never_gives_way_and_all_end() -> None:
@@ -179,6 +181,32 @@ def test_clients_with_much_to_do_get_equal_shares() -> None:
         machine.step()
     long, short = machine.served["many long"], machine.served["short"]
     assert abs(long - short) < 3 * 160  # what may be running at a time
+
+
+@pytest.mark.parametrize("clients", [("much", "little"), ("little", "much")])
+def test_the_prompt_of_who_got_least_is_run_first(clients) -> None:
+    machine = Machine(60, slots=4, step_tokens=16)
+    machine.submit(Text([1] * 100, 150, "much"), Text([2], 150, "little"))
+    for _ in range(10):
+        machine.step()
+    first, second = (Text([i + 3] * 90, 5, client) for i, client in enumerate(clients))
+    machine.submit(first)
+    machine.step()
+    machine.submit(second)
+    assert machine.step()[first if clients[0] == "little" else second] == 16 - 2
+
+
+def test_who_comes_late_is_owed_nothing() -> None:
+    machine = Machine(60, slots=2, step_tokens=32)
+    machine.submit(*(Text([i] * 40, 40, "old") for i in range(100)))
+    for _ in range(400):
+        machine.step()
+    before = machine.served["old"]
+    machine.submit(*(Text([i] * 50, 40, "new") for i in range(100)))
+    for _ in range(200):
+        machine.step()
+    old, new = machine.served["old"] - before, machine.served["new"]
+    assert abs(old - new) < 3 * 90  # what may be running at a time
 
 
 @pytest.mark.parametrize("steps", [0, 1, 8])

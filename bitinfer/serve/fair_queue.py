@@ -9,7 +9,6 @@ Language Models, OSDI 2024.)
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
 
@@ -70,6 +69,6 @@ class FairQueue(Generic[T]):
         """The lower, the more it is the task's turn."""
         return self._served[task.client], task.number
 
-    def heads(self) -> Iterator[T]:
-        """The first task of each client, whose turn it is most first."""
-        yield from sorted((waiting[0] for waiting in self._waiting.values()), key=self.rank)
+    def heads(self) -> list[T]:
+        """The first waiting task of each client."""
+        return [waiting[0] for waiting in self._waiting.values()]

@@ -180,7 +180,6 @@ class Scheduler(Generic[T]):
         plan: dict[T, int] = {}
         while not plan and (self._running or self.waiting):
             plan = self._shared_budget()
-            self._start_waiting(plan)
             if not self._has_room(plan):
                 self._preempt(self._running[-1])
                 plan = {}
@@ -191,25 +190,26 @@ class Scheduler(Generic[T]):
         return list(plan.items())
 
     def _shared_budget(self) -> dict[T, int]:
-        """A token for each that decodes, the rest for prompts, one after the other."""
+        """A token for each that decodes, the rest for prompts, of who got least first.
+
+        A task that waits starts when it is its turn, if there is a slot and memory for it.
+        """
         plan = {task: 1 for task in self._running if task.missing == 1}
         budget = self._step_tokens - len(plan)
-        prompts = (task for task in self._running if task.missing > 1)
-        for task in sorted(prompts, key=self._queue.rank):
-            if budget > 0:
-                plan[task] = min(task.missing, budget)
-                budget -= plan[task]
-        return plan
-
-    def _start_waiting(self, plan: dict[T, int]) -> None:
-        """Start tasks while there are slots, ids left in the step, and memory for their ids."""
-        budget = self._step_tokens - sum(plan.values())
-        while budget > 0 and len(self._running) < self.slots:
-            task = next((t for t in self._queue.heads() if not self._awaits_prefix(t)), None)
-            if task is None or not self._start(task):
-                return
+        may_start = True
+        while budget > 0:
+            ready = [task for task in self._running if task not in plan]
+            if may_start and len(self._running) < self.slots:
+                ready += [t for t in self._queue.heads() if not self._awaits_prefix(t)]
+            if not ready:
+                break
+            task = min(ready, key=self._queue.rank)
+            if task.cache is None and not self._start(task):
+                may_start = False  # nor anybody else before it
+                continue
             plan[task] = min(task.missing, budget)
             budget -= plan[task]
+        return plan
 
     def _awaits_prefix(self, task: T) -> bool:
         """Whether a prompt that is being run will soon spare it a block or more."""
