@@ -23,21 +23,40 @@ def auto_packing() -> str: ...
 def self_test(isa: str) -> str: ...
 def dispatch_notes() -> list[str]: ...
 
-# ---- pack.cpp: num_threads 0 means as many as the process may run on ----
+# ---- pack.cpp: num_threads 0 means as many as the process may run on; group: columns that share a
+# weight scale in each row, None: all ----
 
 def layouts() -> dict[str, dict[str, Any]]:
     """Packing name -> tile_rows, block_k, block_bytes (int), bits_per_weight (float)."""
 
-def packed_bytes(packing: str, n: int, k: int) -> int: ...
-def pack(weights: NDArray[np.int8], packing: str, num_threads: int = 0) -> NDArray[np.uint8]: ...
+def packed_bytes(packing: str, n: int, k: int, group: int | None = None) -> int: ...
+def pack(
+    weights: NDArray[np.int8], packing: str, num_threads: int = 0, group: int | None = None
+) -> NDArray[np.uint8]: ...
 def unpack(
-    packed: NDArray[np.uint8], packing: str, n: int, k: int, num_threads: int = 0
+    packed: NDArray[np.uint8],
+    packing: str,
+    n: int,
+    k: int,
+    num_threads: int = 0,
+    group: int | None = None,
 ) -> NDArray[np.int8]: ...
 def validate(
-    packed: NDArray[np.uint8], packing: str, n: int, k: int, num_threads: int = 0
+    packed: NDArray[np.uint8],
+    packing: str,
+    n: int,
+    k: int,
+    num_threads: int = 0,
+    group: int | None = None,
 ) -> None: ...
 def repack(
-    packed: NDArray[np.uint8], src: str, dst: str, n: int, k: int, num_threads: int = 0
+    packed: NDArray[np.uint8],
+    src: str,
+    dst: str,
+    n: int,
+    k: int,
+    num_threads: int = 0,
+    group: int | None = None,
 ) -> NDArray[np.uint8]: ...
 def huge_bytes(num_bytes: int) -> NDArray[np.uint8]: ...
 def copy_bytes(
@@ -200,6 +219,18 @@ def pow_f64(base: float, exponents: NDArray[np.float64]) -> NDArray[np.float64]:
 def sin_cos_f32(
     angles: NDArray[np.float32],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
+def grouped_linear(
+    packed: NDArray[np.uint8],
+    packing: str,
+    n: int,
+    k: int,
+    group: int | None,
+    scales: NDArray[np.uint8],
+    dtype: str,
+    x: NDArray[np.float32],
+    activation_levels: int,
+    num_threads: int = 1,
+) -> NDArray[np.float32]: ...
 def multiply_peak(isa: str, threads: int) -> float: ...
 def read_bandwidth(
     buffer: NDArray[np.uint8], threads: int, streams: int, repeats: int

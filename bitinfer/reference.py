@@ -34,8 +34,24 @@ _TILES = {  # rows, block columns, bytes
 }
 
 
-def unpack(packed: NDArray[np.uint8], packing: str, n: int, k: int) -> I8:
-    """Ternary weights (N, K) of a packed matrix, a fresh int8 array."""
+def unpack(packed: NDArray[np.uint8], packing: str, n: int, k: int, group: int | None = None) -> I8:
+    """Ternary weights (N, K) of a packed matrix, a fresh int8 array.
+
+    With groups of columns (csrc/pack/grouped.h) it is a stack of matrices: one for each group, or
+    for as many as fit into a block.
+    """
+    tile_rows, block_k, block_bytes = _TILES[packing]
+    part = k if group is None else max(block_k // group, 1) * group
+    parts = []
+    for first in range(0, k, part):
+        columns = min(part, k - first)
+        size = -(-n // tile_rows) * -(-columns // block_k) * block_bytes
+        parts.append(_unpack_part(packed, packing, n, columns))
+        packed = packed[-(-size // 64) * 64 :]
+    return np.concatenate(parts, axis=1)
+
+
+def _unpack_part(packed: NDArray[np.uint8], packing: str, n: int, k: int) -> I8:
     tile_rows, block_k, block_bytes = _TILES[packing]
     tiles, blocks = -(-n // tile_rows), -(-k // block_k)
     b = packed[: tiles * blocks * block_bytes].reshape(tiles, blocks, block_bytes).astype(np.int64)
@@ -183,6 +199,19 @@ def quantize(x: F32, levels: int, low: int) -> tuple[NDArray[np.int32], F32]:
 def integer_matmul(a: NDArray[Any], w: NDArray[Any]) -> F64:
     """A (T, K) · w (N, K)ᵀ, exact: all partial sums are integers below 2^53."""
     return a.astype(np.float64) @ w.astype(np.float64).T
+
+
+def grouped_matmul(codes: NDArray[Any], act_scale: F32, w: I8, scales: F32, group: int) -> F32:
+    """Sum over groups g, ascending from +0, of (integer sum of g · act_scale) · scales[g].
+
+    codes: (T, K), act_scale: (T), w: (N, K), scales: (groups, N), a group ``group`` columns.
+    """
+    y = np.zeros((len(codes), len(w)), np.float32)
+    for g, scale in enumerate(scales):
+        columns = slice(g * group, (g + 1) * group)
+        acc = integer_matmul(codes[:, columns], w[:, columns]).astype(np.float32)
+        y = y + (acc * act_scale[:, None]) * scale
+    return y
 
 
 def rope(x: F32, cos: F32, sin: F32) -> F32:

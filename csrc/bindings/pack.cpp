@@ -16,6 +16,7 @@
 #include "dispatch/dispatch.h"
 #include "ops/ternary_matmul.h"
 #include "pack/checkpoint.h"
+#include "pack/grouped.h"
 #include "threads/thread_pool.h"
 #include "util/check.h"
 #include "util/huge_memory.h"
@@ -54,13 +55,23 @@ void check_dims(const py::array& a, int ndim, const char* name) {
                  name << ": expected " << ndim << " dimensions, got " << a.ndim());
 }
 
-PackedTernary packed_view(const U8& packed, const std::string& packing, int64_t n, int64_t k) {
+using Group = std::optional<int64_t>;  // columns of a group; none: all
+
+GroupedTernary grouped_view(const U8& packed, const std::string& packing, int64_t n, int64_t k,
+                            const Group& group) {
   const Packing p = packing_from_name(packing);
   check_packed_shape(n, k);
-  BITINFER_CHECK(packed.size() == packed_bytes(p, n, k),
-                 "packed: expected " << packed_bytes(p, n, k) << " bytes for " << packing << " ("
-                                     << n << ", " << k << "), got " << packed.size());
-  return {p, n, k, packed.data()};
+  check_group(p, k, group.value_or(k));
+  const int64_t bytes = grouped_bytes(p, n, k, group.value_or(k));
+  BITINFER_CHECK(packed.size() == bytes, "packed: expected " << bytes << " bytes for " << packing
+                                                             << " (" << n << ", " << k << "), got "
+                                                             << packed.size());
+  return {p, n, k, group.value_or(k), packed.data()};
+}
+
+PackedTernary packed_view(const U8& packed, const std::string& packing, int64_t n, int64_t k) {
+  const GroupedTernary w = grouped_view(packed, packing, n, k, {});
+  return {w.packing, n, k, w.data};
 }
 
 py::dict layouts() {
@@ -75,45 +86,46 @@ py::dict layouts() {
   return all;
 }
 
-U8 pack_array(const I8& weights, const std::string& packing, int num_threads) {
+U8 pack_array(const I8& weights, const std::string& packing, int num_threads, const Group& group) {
   check_dims(weights, 2, "weights");
   const Packing p = packing_from_name(packing);
-  const int64_t n = weights.shape(0);
-  const int64_t k = weights.shape(1);
+  const int64_t n = weights.shape(0), k = weights.shape(1), columns = group.value_or(k);
   check_packed_shape(n, k);
-  U8 out = aligned_bytes(packed_bytes(p, n, k));
+  check_group(p, k, columns);
+  U8 out = aligned_bytes(grouped_bytes(p, n, k, columns));
   uint8_t* to = out.mutable_data();
   const int8_t* from = weights.data();
   py::gil_scoped_release release;
-  pack(from, n, k, p, to, num_threads);
+  pack_grouped(from, n, k, p, columns, to, num_threads);
   return out;
 }
 
-I8 unpack_array(const U8& packed, const std::string& packing, int64_t n, int64_t k,
-                int num_threads) {
-  const PackedTernary w = packed_view(packed, packing, n, k);
+I8 unpack_array(const U8& packed, const std::string& packing, int64_t n, int64_t k, int num_threads,
+                const Group& group) {
+  const GroupedTernary w = grouped_view(packed, packing, n, k, group);
   I8 out({n, k});
   int8_t* to = out.mutable_data();
   py::gil_scoped_release release;
-  unpack(w, to, num_threads);
+  unpack_grouped(w, to, num_threads);
   return out;
 }
 
 void validate_array(const U8& packed, const std::string& packing, int64_t n, int64_t k,
-                    int num_threads) {
-  const PackedTernary w = packed_view(packed, packing, n, k);
+                    int num_threads, const Group& group) {
+  const GroupedTernary w = grouped_view(packed, packing, n, k, group);
   py::gil_scoped_release release;
-  validate_packed(w, num_threads);
+  validate_grouped(w, num_threads);
 }
 
 U8 repack_array(const U8& packed, const std::string& src, const std::string& dst, int64_t n,
-                int64_t k, int num_threads) {
-  const PackedTernary w = packed_view(packed, src, n, k);
+                int64_t k, int num_threads, const Group& group) {
+  const GroupedTernary w = grouped_view(packed, src, n, k, group);
   const Packing to = packing_from_name(dst);
-  U8 out = aligned_bytes(packed_bytes(to, n, k));
+  check_group(to, k, w.group);
+  U8 out = aligned_bytes(grouped_bytes(to, n, k, w.group));
   uint8_t* data = out.mutable_data();
   py::gil_scoped_release release;
-  repack(w, to, data, num_threads);
+  repack_grouped(w, to, data, num_threads);
   return out;
 }
 
@@ -256,24 +268,30 @@ I32 gemm_i8_array(const I8& w, const I8& a, const std::optional<std::string>& is
 
 void register_pack(py::module_& m) {
   const auto threads = py::arg("num_threads") = 0;
+  const auto grouped = py::arg("group") = py::none();
   m.def("layouts", &layouts, "Packing name -> tile_rows, block_k, block_bytes, bits_per_weight.");
   m.def(
       "packed_bytes",
-      [](const std::string& packing, int64_t n, int64_t k) {
+      [](const std::string& packing, int64_t n, int64_t k, const Group& group) {
+        const Packing p = packing_from_name(packing);
         check_packed_shape(n, k);
-        return packed_bytes(packing_from_name(packing), n, k);
+        check_group(p, k, group.value_or(k));
+        return grouped_bytes(p, n, k, group.value_or(k));
       },
-      py::arg("packing"), py::arg("n"), py::arg("k"), "Bytes of a packed (n, k) matrix.");
-  m.def(
-      "pack", &pack_array, py::arg("weights").noconvert(), py::arg("packing"), threads,
-      "int8 (N, K) in {-1, 0, 1} -> packed uint8. ValueError for other weights, and for 0 in b1.");
+      py::arg("packing"), py::arg("n"), py::arg("k"), grouped,
+      "Bytes of a packed (n, k) matrix whose weight scales are one for each row and `group` "
+      "columns; here and below, no group: all columns are packed as one part.");
+  m.def("pack", &pack_array, py::arg("weights").noconvert(), py::arg("packing"), threads, grouped,
+        "int8 (N, K) in {-1, 0, 1} -> packed uint8. ValueError for other weights, and for 0 in "
+        "b1.");
   m.def("unpack", &unpack_array, py::arg("packed").noconvert(), py::arg("packing"), py::arg("n"),
-        py::arg("k"), threads, "Packed uint8 -> int8 (N, K). ValueError for impossible codes.");
+        py::arg("k"), threads, grouped,
+        "Packed uint8 -> int8 (N, K). ValueError for impossible codes.");
   m.def("validate", &validate_array, py::arg("packed").noconvert(), py::arg("packing"),
-        py::arg("n"), py::arg("k"), threads,
+        py::arg("n"), py::arg("k"), threads, grouped,
         "ValueError naming row, column and byte of the first code that encodes nothing.");
   m.def("repack", &repack_array, py::arg("packed").noconvert(), py::arg("src"), py::arg("dst"),
-        py::arg("n"), py::arg("k"), threads,
+        py::arg("n"), py::arg("k"), threads, grouped,
         "From one packing to another. ValueError for a weight 0 that is to go to b1.");
   m.def("huge_bytes", &huge_bytes, py::arg("num_bytes"),
         "uint8 (num_bytes) zeros at a multiple of 2 MiB, in huge pages where the system has them. "

@@ -154,6 +154,18 @@ void FloatSelfTest::check_linear() {
   compare_floats("scale_head", kN, [&](const FloatKernels& f, float* y) {
     f.scale_head(acc.data(), low.data(), kN, 0.37f, w.data(), y);
   });
+  for (int t = 0; t < 3; ++t) {
+    const auto type = static_cast<FloatType>(t);
+    const std::vector<uint8_t> scales = stored(type, kN);
+    for (const int32_t* lo : {static_cast<const int32_t*>(nullptr), low.data()}) {
+      compare(std::string("scale_rows_add ") + kFloatNames[t],
+              [&](const FloatKernels& f, Output& out) {
+                Floats y = x;
+                f.scale_rows_add(acc.data(), lo, kN, 0.37f, scales.data(), type, y.data());
+                out.add(y);
+              });
+    }
+  }
   compare("rope", [&](const FloatKernels& f, Output& out) {
     Floats y(x.begin(), x.begin() + kHeads * kHeadDim);
     f.rope(y.data(), kHeads, kHeadDim, w.data(), bias.data());

@@ -113,6 +113,11 @@ struct FloatKernels {
   // rounding.
   void (*scale_head)(const int32_t* hi, const int32_t* lo, int64_t n, float act_scale,
                      const float* row_scale, float* logits);
+  // y = y + (float(acc) · act_scale) · row_scale[r], row_scale of `type` widened; acc = hi, or 128
+  // hi
+  // + lo, which int32 holds, where lo is not null.
+  void (*scale_rows_add)(const int32_t* hi, const int32_t* lo, int64_t n, float act_scale,
+                         const void* row_scale, FloatType type, float* y);
 
   // y = gate > 0 ? (gate · gate) · up : +0, so that an idle neuron's `up` need not be known
   void (*relu2_mul)(const float* gate, const float* up, int64_t n, float* y);

@@ -75,6 +75,18 @@ inline TileRuns runs_of(const GemvPlan& plan, int64_t task) {
   return runs;
 }
 
+// Streams [at, at + runs.count) of a kernel call, with sums one after the other in acc.
+inline void add_streams(TileStreams* streams, const PackedTernary& w, const TileRuns& runs,
+                        int32_t* acc) {
+  const int64_t rows = runs.tiles * layout(w.packing).tile_rows, bytes = tile_bytes(w.packing, w.k);
+  streams->tiles_per_stream = runs.tiles;
+  for (int r = 0; r < runs.count; ++r) {
+    const int at = streams->num_streams++;
+    streams->tiles[at] = w.data + runs.first[r] * bytes;
+    streams->acc[at] = acc + at * rows;
+  }
+}
+
 struct TaskPlace {
   int matrix;
   int64_t task;

@@ -8,17 +8,6 @@
 namespace bitinfer {
 namespace {
 
-// Streams [at, at + runs.count) of a kernel call, with sums one after the other in acc.
-void add_streams(TileStreams* streams, const PackedTernary& w, const TileRuns& runs, int32_t* acc) {
-  const int64_t rows = runs.tiles * layout(w.packing).tile_rows, bytes = tile_bytes(w.packing, w.k);
-  streams->tiles_per_stream = runs.tiles;
-  for (int r = 0; r < runs.count; ++r) {
-    const int at = streams->num_streams++;
-    streams->tiles[at] = w.data + runs.first[r] * bytes;
-    streams->acc[at] = acc + at * rows;
-  }
-}
-
 // Rows of a run or panel that exist: the last tile may be padded.
 int64_t valid_rows(const PackedTernary& w, int64_t first_row, int64_t rows) {
   return std::min(rows, w.n - first_row);
@@ -138,14 +127,6 @@ void gated_gemv(const OpContext& ctx, const QuantizedRows& a, const Linear& gate
   });
 }
 
-// Rows of a GEMM task: of few tokens several panels, so that a kernel call is worth its beginning,
-// unless threads would be left without work.
-int64_t task_rows(const OpContext& ctx, int64_t m, int64_t all_rows) {
-  const int64_t panels = kPanelRows / round_up(std::min(m, kPanelRows), 16);
-  const int64_t share = all_rows / (4 * kPanelRows * ctx.num_threads);
-  return kPanelRows * std::clamp<int64_t>(share, 1, panels);
-}
-
 // Sums of rows [first, first + rows) of w with all M rows of a into acc (M, rows); returns the rows
 // that exist.
 int64_t gemm_rows(const OpContext& ctx, const QuantizedRows& a, const PackedTernary& w,
@@ -164,7 +145,7 @@ void gemm(const OpContext& ctx, const QuantizedRows& a, const LinearOutput* outp
     all_rows += outputs[i].layer->w.n;
     bytes += weight_bytes(outputs[i].layer->w);
   }
-  const int64_t rows = task_rows(ctx, a.m, all_rows);
+  const int64_t rows = gemm_task_rows(ctx, a.m, all_rows);
   int64_t tasks = 0;
   for (int i = 0; i < count; ++i) tasks += ceil_div(outputs[i].layer->w.n, rows);
   parallel_for(ctx.threads_for(bytes * a.m), 0, tasks, 1, [&](int64_t task, int64_t, int thread) {
@@ -183,8 +164,13 @@ void gemm(const OpContext& ctx, const QuantizedRows& a, const LinearOutput* outp
 void gated_gemm(const OpContext& ctx, const QuantizedRows& a, const Linear& gate, const Linear& up,
                 HiddenAct act, float* y, int64_t y_stride) {
   const FloatKernels& f32 = ctx.kernels->f32;
+<<<<<<< HEAD
   const auto multiply = multiply_by(ctx, act);
   const int64_t rows = task_rows(ctx, a.m, gate.w.n);
+=======
+  const auto multiply = act == HiddenAct::kRelu2 ? f32.relu2_mul : f32.silu_mul;
+  const int64_t rows = gemm_task_rows(ctx, a.m, gate.w.n);
+>>>>>>> d9afcec (Pack and multiply matrices with weight scales for groups of columns)
   const int threads = ctx.threads_for(2 * weight_bytes(gate.w) * a.m);
   parallel_for(threads, 0, ceil_div(gate.w.n, rows), 1, [&](int64_t task, int64_t, int thread) {
     ThreadScratch& scratch = (*ctx.scratch)[static_cast<std::size_t>(thread)];
@@ -204,6 +190,12 @@ void gated_gemm(const OpContext& ctx, const QuantizedRows& a, const Linear& gate
 }
 
 }  // namespace
+
+int64_t gemm_task_rows(const OpContext& ctx, int64_t m, int64_t all_rows) {
+  const int64_t panels = kPanelRows / round_up(std::min(m, kPanelRows), 16);
+  const int64_t share = all_rows / (4 * kPanelRows * ctx.num_threads);
+  return kPanelRows * std::clamp<int64_t>(share, 1, panels);
+}
 
 void gemv_tasks(
     const OpContext& ctx, const QuantizedRows& a, const PackedTernary& w,

@@ -172,12 +172,13 @@ void pack_pieces(const PieceSource& source, int64_t n, int64_t k, Packing packin
 }
 
 void pack(const int8_t* weights, int64_t n, int64_t k, Packing packing, uint8_t* packed,
-          int num_threads) {
+          int num_threads, int64_t stride) {
+  if (stride == 0) stride = k;
   std::atomic<int64_t> bad{kNowhere};
   const auto source = [&](int64_t row, int64_t num_rows, int64_t col, int64_t num_cols,
                           int8_t* piece) {
     for (int64_t r = 0; r < num_rows; ++r) {
-      const int8_t* from = weights + (row + r) * k + col;
+      const int8_t* from = weights + (row + r) * stride + col;
       int8_t* to = piece + r * kPieceStride;
       uint8_t most = 0;
       for (int64_t c = 0; c < num_cols; ++c) {
@@ -194,18 +195,19 @@ void pack(const int8_t* weights, int64_t n, int64_t k, Packing packing, uint8_t*
   pack_pieces(source, n, k, packing, packed, num_threads);
   const int64_t at = bad;
   BITINFER_CHECK(at == kNowhere, "weights: expected -1, 0 or 1, got "
-                                     << int{weights[at]} << " at row " << at / k << ", column "
-                                     << at % k);
+                                     << int{weights[at]} << " at row " << at / stride << ", column "
+                                     << at % stride);
 }
 
-void unpack(const PackedTernary& w, int8_t* weights, int num_threads) {
+void unpack(const PackedTernary& w, int8_t* weights, int num_threads, int64_t stride) {
+  if (stride == 0) stride = w.k;
   validate_packed(w, num_threads);
   for_row_groups(w.n, num_threads, [&](int64_t row, int64_t num_rows, int8_t* piece) {
     for (int64_t col = 0; col < w.k; col += kPieceCols) {
       decode_piece(w, row, num_rows, col, piece);
       const auto num_cols = static_cast<std::size_t>(std::min(kPieceCols, w.k - col));
       for (int64_t r = 0; r < num_rows; ++r) {
-        std::memcpy(weights + (row + r) * w.k + col, piece + r * kPieceStride, num_cols);
+        std::memcpy(weights + (row + r) * stride + col, piece + r * kPieceStride, num_cols);
       }
     }
   });

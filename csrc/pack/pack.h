@@ -28,14 +28,14 @@ void check_packed_shape(int64_t n, int64_t k);  // 1 <= N < 2^31, 1 <= K < 2^23
 int resolve_num_threads(int num_threads);       // 0: as many as this process may run on
 
 // packed: packed_bytes(packing, n, k), overwritten, tail included. weights: (N, K) row-major in
-// {-1, 0, 1}; b1 refuses 0.
+// {-1, 0, 1}, rows `stride` apart, 0: K; b1 refuses 0.
 void pack_pieces(const PieceSource& source, int64_t n, int64_t k, Packing packing, uint8_t* packed,
                  int num_threads);
 void pack(const int8_t* weights, int64_t n, int64_t k, Packing packing, uint8_t* packed,
-          int num_threads);
+          int num_threads, int64_t stride = 0);
 
 // Both refuse impossible codes before they write. repack: out holds packed_bytes(to, n, k).
-void unpack(const PackedTernary& w, int8_t* weights, int num_threads);
+void unpack(const PackedTernary& w, int8_t* weights, int num_threads, int64_t stride = 0);
 void repack(const PackedTernary& w, Packing to, uint8_t* out, int num_threads);
 
 // The transposed matrix (K, N) in i2, each row of `out` a column of w: packed_bytes(i2, K, N).

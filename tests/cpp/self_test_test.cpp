@@ -179,6 +179,13 @@ void break_linear(const Adder& add) {
       nudge(y + n - 1);
     };
   });
+  add("scale_rows_add f16", [](FloatKernels& f) {  // wrong with two planes of f16 only
+    f.scale_rows_add = [](const int32_t* hi, const int32_t* lo, int64_t n, float a, const void* row,
+                          bitinfer::FloatType type, float* y) {
+      right().f32.scale_rows_add(hi, lo, n, a, row, type, y);
+      if (lo && type == bitinfer::FloatType::kF16) nudge(y + n - 1);
+    };
+  });
   add("rope", [](FloatKernels& f) {
     f.rope = [](float* x, int64_t heads, int64_t head_dim, const float* cos, const float* sin) {
       right().f32.rope(x, heads, head_dim, cos, sin);

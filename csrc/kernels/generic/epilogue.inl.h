@@ -41,6 +41,28 @@ inline void scale_head(const int32_t* hi, const int32_t* lo, int64_t n, float ac
   });
 }
 
+template <FloatType type>
+inline void scale_rows_add_as(const int32_t* hi, const int32_t* lo, int64_t n, float act_scale,
+                              const void* row_scale, float* y) {
+  const F32x16 a = set_f32(act_scale);
+  map_row(n, y, [&](int64_t i, auto load) {
+    const I32x16 sums = load_sums(hi, i, n);
+    const F32x16 acc = lo ? join_planes(sums, load_sums(lo, i, n)) : to_f32(sums);
+    const F32x16 w =
+        i + 16 <= n ? load_float<type>(row_scale, i) : load_float_tail<type>(row_scale, i, n - i);
+    return load(y) + (acc * a) * w;
+  });
+}
+
+inline void scale_rows_add(const int32_t* hi, const int32_t* lo, int64_t n, float act_scale,
+                           const void* row_scale, FloatType type, float* y) {
+  if (type == FloatType::kF32)
+    return scale_rows_add_as<FloatType::kF32>(hi, lo, n, act_scale, row_scale, y);
+  if (type == FloatType::kF16)
+    return scale_rows_add_as<FloatType::kF16>(hi, lo, n, act_scale, row_scale, y);
+  return scale_rows_add_as<FloatType::kBF16>(hi, lo, n, act_scale, row_scale, y);
+}
+
 inline void relu2_mul(const float* gate, const float* up, int64_t n, float* y) {
   map_row(n, y, [&](int64_t, auto load) {
     const F32x16 g = load(gate);

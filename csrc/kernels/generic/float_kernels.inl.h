@@ -107,6 +107,7 @@ inline FloatKernels make_float_kernels() {
   f.scale = scale;
   f.scale_add = scale_add;
   f.scale_head = scale_head;
+  f.scale_rows_add = scale_rows_add;
   f.relu2_mul = relu2_mul;
   f.silu_mul = silu_mul;
   f.gelu_mul = gelu_mul;

@@ -1,0 +1,261 @@
+#include "ops/grouped_linear.h"
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
+#include "ops/gemv_plan.h"
+#include "threads/thread_pool.h"
+
+namespace bitinfer {
+namespace {
+
+constexpr int64_t kFewRows = 16;  // of activations: so many groups of a part meet it in one GEMM
+
+GroupedTernary stack_of(const GroupedShape& shape, const Linear& layer) {
+  const PackedTernary& w = layer.w;
+  return {w.packing, w.n, w.k, shape.group_of(w.k), w.data};
+}
+
+int64_t stack_bytes(const GroupedShape& shape, const Linear& layer) {
+  return grouped_bytes(layer.w.packing, layer.w.n, layer.w.k, shape.group_of(layer.w.k));
+}
+
+// The widest part that any K up to max_k may have.
+int64_t widest_part(const GroupedShape& shape, int64_t max_k) {
+  return std::max(layout(shape.packing).block_k, shape.group_of(max_k));
+}
+
+int64_t most_table_bytes(Packing packing) {
+  int64_t most = 0;
+  for (const std::string& isa : available_isas())
+    most = std::max(most, table_of(isa).table_bytes[static_cast<int>(packing)]);
+  return most;
+}
+
+// out.y[m][row, row + n) = y + bias, added to what is there where asked.
+void finish(const LinearOutput& out, int64_t m, int64_t row, int64_t n, const float* y) {
+  float* to = out.y + m * out.y_stride + row;
+  const float* bias = out.layer->bias ? out.layer->bias + row : nullptr;
+  for (int64_t i = 0; i < n; ++i) {
+    const float v = bias ? y[i] + bias[i] : y[i];
+    to[i] = out.accumulate ? to[i] + v : v;
+  }
+}
+
+// y (n) += the sums of a group, hi and lo `plane_stride` apart, times the scales of rows from
+// `row` on.
+struct GroupEpilogue {
+  const FloatKernels& f32;
+  const Linear& layer;
+  int planes;
+  int64_t plane_stride;
+
+  void operator()(int64_t group, int64_t row, int64_t n, const int32_t* acc, float act_scale,
+                  float* y) const {
+    const RowScales& scales = layer.row_scales;
+    const int64_t at = (group * layer.w.n + row) * float_bytes(scales.type);
+    f32.scale_rows_add(acc, planes == 2 ? acc + plane_stride : nullptr, n, act_scale,
+                       static_cast<const uint8_t*>(scales.data) + at, scales.type, y);
+  }
+};
+
+}  // namespace
+
+GroupedLinears::GroupedLinears(const GroupedShape& shape, int num_threads, int64_t max_tokens,
+                               int64_t max_k)
+    : shape_(shape), scales_(static_cast<std::size_t>(max_tokens)) {
+  const int64_t groups = num_groups(max_k, shape.group_of(max_k)), planes = shape.planes();
+  const int64_t part = widest_part(shape, max_k);
+  const auto rows = static_cast<std::size_t>(groups * max_tokens * planes);
+  codes_ = AlignedBuffer<int8_t>(rows * static_cast<std::size_t>(activation_bytes(part)));
+  sums_ = AlignedBuffer<int32_t>(rows);
+  rows_ = {0, 0, 0, codes_.data(), sums_.data(), scales_.data(), 0};
+  const int64_t tables =
+      groups * kMaxGemvTokens * num_blocks(shape.packing, part) * most_table_bytes(shape.packing);
+  for (int i = 0; i < num_threads; ++i) {
+    threads_.push_back(
+        {AlignedBuffer<uint8_t>(static_cast<std::size_t>(tables)), 0,
+         AlignedBuffer<int32_t>(static_cast<std::size_t>(planes * acc_elements(max_tokens))),
+         AlignedBuffer<float>(static_cast<std::size_t>(
+             std::max(kMaxGemvTokens * acc_elements(1), acc_elements(max_tokens))))});
+  }
+}
+
+void GroupedLinears::run(const OpContext& ctx, const float* x, int64_t m, int64_t k,
+                         const float* norm, float eps, const LinearOutput* outputs, int count) {
+  const int64_t part = part_columns(shape_.packing, k, shape_.group_of(k));
+  rows_.m = m;
+  rows_.k = k;
+  rows_.stride = activation_bytes(part);
+  ++rows_.version;
+  quantize(ctx, x, norm, eps);
+  const bool few = m == 1 || m * shape_.planes() <= ctx.gemv.most_tokens;
+  few ? gemv(ctx, outputs, count) : gemm(ctx, outputs, count);
+}
+
+// ---- activations ----
+
+void GroupedLinears::quantize(const OpContext& ctx, const float* x, const float* norm, float eps) {
+  const FloatKernels& f32 = ctx.kernels->f32;
+  const int64_t k = rows_.k, stride = round_up(k, 64);
+  const int64_t row_bytes = k * static_cast<int64_t>(sizeof(float));
+  const auto quantize_row = [&](int64_t m, int64_t thread) {
+    ThreadScratch& scratch = (*ctx.scratch)[static_cast<std::size_t>(thread)];
+    const float* row = x + m * k;
+    if (norm) {
+      f32.rms_norm(row, norm, k, eps, scratch.row.data());
+      row = scratch.row.data();
+    }
+    auto* codes = reinterpret_cast<int8_t*>(scratch.gemm.data());
+    int32_t sums[2];
+    rows_.scales[m] = shape_.planes() == 2
+                          ? f32.quantize_planes(row, k, stride, codes, codes + stride, sums)
+                          : f32.quantize_i8(row, k, stride, codes, sums);
+    for (int p = 0; p < shape_.planes(); ++p) spread(codes + p * stride, m, p);
+  };
+  const int64_t grain = rows_.m == 1 ? 1 : 1 + 32 * 1024 / row_bytes;
+  parallel_for(ctx.threads_for(rows_.m * row_bytes), 0, rows_.m, grain,
+               [&](int64_t begin, int64_t end, int thread) {
+                 for (int64_t m = begin; m < end; ++m) quantize_row(m, thread);
+               });
+}
+
+// The groups of a row of codes to rows of their own.
+void GroupedLinears::spread(const int8_t* row, int64_t m, int plane) {
+  const int64_t group = shape_.group_of(rows_.k), in_part = groups_of_part(shape_.packing, group);
+  for (int64_t g = 0; g * group < rows_.k; ++g) {
+    const int64_t columns = std::min(group, rows_.k - g * group);
+    const int64_t at = (g * rows_.m + m) * shape_.planes() + plane;
+    const int8_t* from = row + g * group;
+    int8_t* to = rows_.codes + at * rows_.stride;
+    std::memset(to, 0, static_cast<std::size_t>(rows_.stride));
+    std::memcpy(to + g % in_part * group, from, static_cast<std::size_t>(columns));
+    rows_.sums[at] = std::accumulate(from, from + columns, int32_t{0});
+  }
+}
+
+// ---- few rows ----
+
+void GroupedLinears::gemv(const OpContext& ctx, const LinearOutput* outputs, int count) {
+  constexpr int kMaxOutputs = 4;
+  GemvPlan plans[kMaxOutputs];
+  int64_t tasks = 0, bytes = 0;
+  for (int i = 0; i < count; ++i) {
+    plans[i] = plan_gemv(ctx, outputs[i].layer->w, kStreams);
+    tasks += plans[i].tasks();
+    bytes += stack_bytes(shape_, *outputs[i].layer);
+  }
+  const int threads = ctx.threads_for(bytes);
+  parallel_for(threads, 0, tasks, 1, [&](int64_t index, int64_t, int thread) {
+    const TaskPlace at = place_of(plans, count, threads, index);
+    gemv_task(ctx, outputs[at.matrix], runs_of(plans[at.matrix], at.task),
+              &threads_[static_cast<std::size_t>(thread)]);
+  });
+}
+
+void GroupedLinears::build_tables(const OpContext& ctx, Thread* thread) {
+  const int packing = static_cast<int>(shape_.packing);
+  const int64_t group = shape_.group_of(rows_.k);
+  const int64_t blocks = num_blocks(shape_.packing, part_columns(shape_.packing, rows_.k, group));
+  const int64_t rows = num_groups(rows_.k, group) * rows_.m * shape_.planes();
+  for (int64_t i = 0; i < rows; ++i) {
+    ctx.kernels->build_tables[packing](
+        rows_.codes + i * rows_.stride, 0, blocks,
+        thread->tables.data() + i * blocks * ctx.kernels->table_bytes[packing]);
+  }
+  thread->tables_version = rows_.version;
+}
+
+void GroupedLinears::gemv_task(const OpContext& ctx, const LinearOutput& out, const TileRuns& runs,
+                               Thread* thread) {
+  const Linear& layer = *out.layer;
+  const GroupedTernary w = stack_of(shape_, layer);
+  const int planes = shape_.planes();
+  const int64_t in_part = groups_of_part(w.packing, w.group),
+                tile_rows = layout(w.packing).tile_rows;
+  const int64_t run_rows = runs.tiles * tile_rows, rows = runs.count * run_rows;
+  const int64_t table_bytes = num_blocks(w.packing, part_columns(w.packing, w.k, w.group)) *
+                              ctx.kernels->table_bytes[static_cast<int>(w.packing)];
+  if (ctx.gemv.needs_tables && thread->tables_version != rows_.version) build_tables(ctx, thread);
+  const GroupEpilogue epilogue{ctx.kernels->f32, layer, planes, rows};
+  const auto valid = [&](int r) { return std::min(run_rows, w.n - runs.first[r] * tile_rows); };
+  std::fill_n(thread->y.data(), rows_.m * rows, 0.0f);
+  for (int64_t g = 0; g < num_groups(w.k, w.group); ++g) {
+    const PackedTernary part = part_of(w, g / in_part);
+    TileStreams streams[2] = {};
+    for (int p = 0; p < planes; ++p)
+      add_streams(&streams[p], part, runs, thread->acc.data() + p * rows);
+    for (int64_t m = 0; m < rows_.m; ++m) {
+      for (int p = 0; p < planes; ++p) {
+        const int64_t i = (g * rows_.m + m) * planes + p;
+        ctx.gemv.fn(streams[p], num_blocks(part.packing, part.k),
+                    {rows_.codes + i * rows_.stride, rows_.sums[i],
+                     thread->tables.data() + i * table_bytes});
+      }
+      for (int r = 0; r < runs.count; ++r) {
+        epilogue(g, runs.first[r] * tile_rows, valid(r), streams[0].acc[r], rows_.scales[m],
+                 thread->y.data() + m * rows + r * run_rows);
+      }
+    }
+  }
+  for (int64_t m = 0; m < rows_.m; ++m) {
+    for (int r = 0; r < runs.count; ++r) {
+      finish(out, m, runs.first[r] * tile_rows, valid(r),
+             thread->y.data() + m * rows + r * run_rows);
+    }
+  }
+}
+
+// ---- more ----
+
+void GroupedLinears::gemm(const OpContext& ctx, const LinearOutput* outputs, int count) {
+  int64_t all_rows = 0, bytes = 0;
+  for (int i = 0; i < count; ++i) {
+    all_rows += outputs[i].layer->w.n;
+    bytes += stack_bytes(shape_, *outputs[i].layer);
+  }
+  const int64_t rows = gemm_task_rows(ctx, rows_.m * shape_.planes(), all_rows);
+  int64_t tasks = 0;
+  for (int i = 0; i < count; ++i) tasks += ceil_div(outputs[i].layer->w.n, rows);
+  parallel_for(
+      ctx.threads_for(bytes * rows_.m), 0, tasks, 1, [&](int64_t task, int64_t, int thread) {
+        const auto own = static_cast<std::size_t>(thread);
+        const LinearOutput* out = outputs;
+        for (int64_t n; task >= (n = ceil_div(out->layer->w.n, rows)); ++out) task -= n;
+        gemm_task(ctx, *out, task * rows, rows, &threads_[own], (*ctx.scratch)[own].gemm.data());
+      });
+}
+
+void GroupedLinears::gemm_task(const OpContext& ctx, const LinearOutput& out, int64_t first,
+                               int64_t rows, Thread* thread, uint8_t* scratch) {
+  const Linear& layer = *out.layer;
+  const GroupedTernary w = stack_of(shape_, layer);
+  const int planes = shape_.planes();
+  const int64_t group_rows = rows_.m * planes, groups = num_groups(w.k, w.group);
+  const int64_t in_part = groups_of_part(w.packing, w.group);
+  const int64_t at_once = in_part * group_rows <= kFewRows ? in_part : 1;
+  const int64_t tile_rows = layout(w.packing).tile_rows, first_tile = first / tile_rows;
+  const int64_t tiles = std::min(rows / tile_rows, num_tiles(w.packing, w.n) - first_tile);
+  const int64_t n = std::min(rows, w.n - first);
+  const GroupEpilogue epilogue{ctx.kernels->f32, layer, planes, rows};
+  int32_t* acc = thread->acc.data();
+  std::fill_n(thread->y.data(), rows_.m * rows, 0.0f);
+  for (int64_t g = 0; g < groups; g += at_once) {
+    const PackedTernary part = part_of(w, g / in_part);
+    const int64_t here = std::min(at_once, groups - g);
+    ctx.kernels->gemm[static_cast<int>(w.packing)](
+        part.data + first_tile * tile_bytes(part.packing, part.k), tiles,
+        num_blocks(part.packing, part.k), rows_.codes + g * group_rows * rows_.stride, rows_.stride,
+        rows_.sums + g * group_rows, here * group_rows, acc, rows, scratch);
+    for (int64_t i = 0; i < here; ++i) {
+      for (int64_t m = 0; m < rows_.m; ++m) {
+        epilogue(g + i, first, n, acc + (i * group_rows + m * planes) * rows, rows_.scales[m],
+                 thread->y.data() + m * rows);
+      }
+    }
+  }
+  for (int64_t m = 0; m < rows_.m; ++m) finish(out, m, first, n, thread->y.data() + m * rows);
+}
+
+}  // namespace bitinfer
