@@ -23,7 +23,7 @@ from bitinfer.families import open_source, plan_model
 from bitinfer.families.bitlinear import effective_scale
 from bitinfer.families.gguf_source import GgufSource
 from bitinfer.families.plan import ModelPlan, TernaryWeight
-from bitinfer.families.spec import HEAD, HEAD_SCALE
+from bitinfer.families.spec import HEAD, HEAD_SCALE, scale_group, scale_shape
 from bitinfer.formats.new_folder import check_free_space, check_target, new_folder
 from bitinfer.formats.packed import HEADS, PACKED_NAME, PackedHeader, PackedWriter, is_packed_folder
 from bitinfer.formats.safetensors import DTYPE_BYTES, as_float32
@@ -56,11 +56,12 @@ class CanonicalWeights:
         self.packing = packing
         self.source = source
         self.ternary = {weight.name: weight for weight in plan.ternary}
-        self._scales: dict[str, NDArray[np.float32]] = {}
+        self._scales: dict[str, NDArray[Any]] = {}
         self.tensors: dict[str, tuple[str, tuple[int, ...]]] = {}
         for w in plan.ternary:
-            self.tensors[w.name] = ("U8", (_core.packed_bytes(packing, w.n, w.k),))
-            self.tensors[f"{w.name}_scale"] = ("F32", (1,))
+            group = scale_group(plan.spec, w.k)
+            self.tensors[w.name] = ("U8", (_core.packed_bytes(packing, w.n, w.k, group=group),))
+            self.tensors[f"{w.name}_scale"] = (w.scale_dtype, scale_shape(plan.spec, w.n, w.k))
         for name, stored in plan.floats.items():
             dtype = "F32" if name in plan.offset else source.tensors[stored].dtype
             self.tensors[name] = (dtype, source.tensors[stored].shape)
@@ -70,6 +71,12 @@ class CanonicalWeights:
             self.tensors[HEAD_SCALE] = ("F32", (vocab,))
         elif not plan.spec["tie_word_embeddings"]:
             self.tensors[HEAD] = (source.tensors[plan.head].dtype, (vocab, hidden))
+
+    @property
+    def groups(self) -> dict[str, int]:
+        """Name to columns of a group, of each matrix with a scale for each row and group."""
+        columns = {w.name: scale_group(self.plan.spec, w.k) for w in self.plan.ternary}
+        return {name: group for name, group in columns.items() if group is not None}
 
     @property
     def total_bytes(self) -> int:
@@ -116,7 +123,7 @@ class CanonicalWeights:
             elif weight.form == "packed":
                 packed = _core.pack_hf(view.reshape(-1, weight.k), weight.n, self.packing)
             else:
-                packed = _core.pack(self._unpacked_codes(weight), self.packing)
+                return self._pack_codes(weight, self._unpacked_codes(weight), np.array([scale]))
         self._scales[f"{weight.name}_scale"] = np.array([scale], np.float32)
         return packed
 
@@ -132,6 +139,13 @@ class CanonicalWeights:
         scale = effective_scale(matrix.scales[0], self.plan.dialect, where)
         self._scales[f"{weight.name}_scale"] = np.array([scale], np.float32)
         return _core.pack(matrix.trits, self.packing)
+
+    def _pack_codes(
+        self, weight: TernaryWeight, codes: NDArray[np.int8], scales: NDArray[Any]
+    ) -> NDArray[np.uint8]:
+        """Pack weights (N, K); keep their scales, of ``scale_shape`` and ``weight.scale_dtype``."""
+        self._scales[f"{weight.name}_scale"] = scales
+        return _core.pack(codes, self.packing, group=scale_group(self.plan.spec, weight.k))
 
     def _stored_scale(self, weight: TernaryWeight) -> np.float32:
         if weight.scale is None:
@@ -226,7 +240,7 @@ def open_checkpoint(
         settle_layout(source, plan, i2s_layout)
     if packing == "auto":
         tuned = tuning.find(plan.spec, tuning.model_key(plan.spec))
-        packing = tuning.ternary_packing(tuned)
+        packing = tuning.ternary_packing(tuned, plan.spec)
     return CanonicalWeights(source, plan, packing, head)
 
 
@@ -285,6 +299,7 @@ def convert(
         head=head,
         spec=weights.plan.spec,
         ternary={weight.name: (weight.n, weight.k) for weight in weights.plan.ternary},
+        groups=weights.groups,
         source={
             **_origin(source),
             **({} if ternarize is None else {"ternarized": ternarize}),

@@ -83,7 +83,7 @@ def _load_packed(
     stored = file.header.packing
     # Nothing is smaller or faster than b1, where the weights allow it.
     keep = weights_in == "mmap" or stored == "b1"
-    wanted = stored if keep else tuning.ternary_packing(tuned)
+    wanted = stored if keep else tuning.ternary_packing(tuned, spec)
     wanted = wanted if packing == "auto" else packing
     if weights_in == "mmap" and wanted != stored:
         raise ValueError(
@@ -107,13 +107,18 @@ def _repack(
 ) -> int:
     """Bring the ternary matrices into another packing, in huge pages; returns their old bytes."""
     matrices = file.header.ternary
-    block = HugeMemory([_core.packed_bytes(packing, n, k) for n, k in matrices.values()])
+    groups = file.header.groups
+    sizes = [
+        _core.packed_bytes(packing, n, k, group=groups.get(name))
+        for name, (n, k) in matrices.items()
+    ]
+    block = HugeMemory(sizes)
     total = sum(len(weights[name][0]) for name in matrices)
     done = 0
     for name, (n, k) in matrices.items():
         view = weights[name][0]
         try:
-            packed = _core.repack(view, file.header.packing, packing, n, k)
+            packed = _core.repack(view, file.header.packing, packing, n, k, group=groups.get(name))
         except ValueError as cause:
             raise PackedFileError(f"{name}: {cause} in {file.path}: take another packing") from None
         weights[name] = (block.copy(packed), packing, (n, k))
@@ -164,7 +169,7 @@ def _load_raw(
             f"weights: expected auto or copy, as {folder} must be packed first, got 'mmap': convert"
             " it with 'bitinfer convert'"
         )
-    block = HugeMemory([_core.packed_bytes(source.packing, w.n, w.k) for w in source.plan.ternary])
+    block = HugeMemory([source.tensors[name][1][0] for name in source.ternary])
     weights: dict[str, Tensor] = {}
     for name in source.tensors:
         weights[name] = _in_memory(source, name, block)
@@ -207,7 +212,7 @@ def _in_memory(source: CanonicalWeights, name: str, block: HugeMemory) -> Tensor
         return block.copy(packed), source.packing, (source.ternary[name].n, source.ternary[name].k)
     if name.endswith(".weight_scale"):
         (scale,) = source.chunks(name)
-        return _tensor(scale)
+        return np.ascontiguousarray(scale).reshape(-1).view(np.uint8), dtype.lower(), shape
     view = source.view(name)
     # The format aligns nothing; the decoder reads floats at their natural alignment.
     return (view.copy() if view.ctypes.data % 4 else view), dtype.lower(), shape

@@ -20,6 +20,7 @@ Tensor = tuple[NDArray[np.uint8], str, tuple[int, ...]]
 """(bytes, dtype "i8" | "bf16" | "f16" | "f32" or packing "i2" | "t3" | "t5" | "b1", shape)."""
 
 KV_BLOCK = 64
+TWO_PLANES = 16383  # activation levels of 15 bits
 _f = np.float32
 
 
@@ -202,16 +203,25 @@ def integer_matmul(a: NDArray[Any], w: NDArray[Any]) -> F64:
 
 
 def grouped_matmul(codes: NDArray[Any], act_scale: F32, w: I8, scales: F32, group: int) -> F32:
-    """Sum over groups g, ascending from +0, of (integer sum of g · act_scale) · scales[g].
+    """Sum over groups g, ascending from +0, of (integer sum of g · act_scale[g]) · scales[g].
 
-    codes: (T, K), act_scale: (T), w: (N, K), scales: (groups, N), a group ``group`` columns.
+    codes: (T, K), act_scale: (groups, T) or (1, T), w: (N, K), scales: (groups, N), a group
+    ``group`` columns.
     """
     y = np.zeros((len(codes), len(w)), np.float32)
+    act_scale = np.broadcast_to(act_scale, (len(scales), len(codes)))
     for g, scale in enumerate(scales):
         columns = slice(g * group, (g + 1) * group)
         acc = integer_matmul(codes[:, columns], w[:, columns]).astype(np.float32)
-        y = y + (acc * act_scale[:, None]) * scale
+        y = y + (acc * act_scale[g][:, None]) * scale
     return y
+
+
+def scale_group(spec: Mapping[str, Any], k: int) -> int | None:
+    """Columns of K that share a weight scale in each row; None: the matrix has one scale."""
+    if spec["scale_group_size"] is not None:
+        return min(int(spec["scale_group_size"]), k)
+    return None if spec["scale_group_count"] is None else k // int(spec["scale_group_count"])
 
 
 def rope(x: F32, cos: F32, sin: F32) -> F32:
@@ -351,18 +361,38 @@ class ReferenceDecoder:
     def linear(self, x: F32, name: str) -> F32:
         """Projection ``name`` of x (T, K): (integer sum · act_scale) · weight_scale + bias."""
         raw, packing, (n, k) = self.weights[f"{name}.weight"]
-        codes, act_scale = quantize(self.own_norm(x, name), self.spec["activation_levels"], -128)
-        acc = integer_matmul(codes, unpack(raw, packing, n, k)).astype(np.float32)
-        y: F32 = (acc * act_scale[:, None]) * to_f32(self.weights[f"{name}.weight_scale"])[0]
+        group, levels = scale_group(self.spec, k), self.spec["activation_levels"]
+        w = unpack(raw, packing, n, k, group)
+        scales = to_f32(self.weights[f"{name}.weight_scale"])
+        if group is None and levels != TWO_PLANES:
+            codes, act_scale = quantize(self.own_norm(x, name), levels, -128)
+            y: F32 = (integer_matmul(codes, w).astype(np.float32) * act_scale[:, None]) * scales[0]
+        else:
+            rows = np.full((1, n), scales[0]) if group is None else scales
+            codes, act_scale = self.grouped_codes(x, name, group or k)
+            y = grouped_matmul(codes, act_scale, w, rows, group or k)
         if f"{name}.bias" in self.weights:
             y = y + to_f32(self.weights[f"{name}.bias"])
         return y
 
-    def own_norm(self, x: F32, name: str) -> F32:
-        """The norm of projection ``name`` on its input x (T, K), if it has one."""
+    def grouped_codes(self, x: F32, name: str, group: int) -> tuple[NDArray[np.int32], F32]:
+        """Codes (T, K) of x and their scales: (groups, T), or (1, T) of rows as a whole."""
+        levels, k = self.spec["activation_levels"], x.shape[-1]
+        low = -levels if levels == TWO_PLANES else -128
+        step = group if self.spec["activation_groups"] else k
+        parts = [
+            quantize(self.own_norm(x[:, first : first + step], name, first), levels, low)
+            for first in range(0, k, step)
+        ]
+        codes, scales = zip(*parts, strict=True)
+        return np.concatenate(codes, axis=1), np.stack(scales)
+
+    def own_norm(self, x: F32, name: str, first: int = 0) -> F32:
+        """Projection ``name``'s norm, if it has one, of columns x (T, K) of its input."""
         kind, eps = self.spec["projection_norm"], self.spec["projection_norm_eps"]
         if kind == "rms_norm":
-            return rms_norm(x, to_f32(self.weights[f"{name}.norm.weight"]), eps)
+            gain = to_f32(self.weights[f"{name}.norm.weight"])[first : first + x.shape[-1]]
+            return rms_norm(x, gain, eps)
         return layer_norm(x, eps) if kind == "layer_norm" else x
 
     def embed(self, token_ids: NDArray[np.int32]) -> F32:

@@ -42,6 +42,20 @@ FORMS = {  # what a model can be; (overrides, make_tiny_model's arguments)
         {"projection_norm": "layer_norm", "projection_norm_eps": 1e-5, "activation_levels": 128},
         {"base": LLAMA},
     ),
+    "row_scales": ({"scale_group_count": 1}, {}),
+    "groups": ({"scale_group_size": 64, "qk_norm": True}, {"base": LLAMA, "bias": True}),
+    "groups_in_15_bits": ({"scale_group_size": 32, "activation_levels": 16383}, {"base": LLAMA}),
+    "15_bits": ({"activation_levels": 16383, "post_norms": True}, {}),
+    "groups_of_activations": (
+        {
+            "projection_norm": "layer_norm",
+            "projection_norm_eps": 1e-5,
+            "activation_levels": 128,
+            "activation_groups": True,
+            "scale_group_count": 4,
+        },
+        {},
+    ),
     "larger": ({"hidden_size": 320, "intermediate_size": 900, "vocab_size": 1500}, {}),
 }
 
@@ -108,7 +122,8 @@ def test_engine_equals_reference(form: str, kv_cache: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "form", ["bitnet", "llama", "source_head_untied_f16", "odd_sizes", "head_dim_100"]
+    "form",
+    ["bitnet", "llama", "source_head_untied_f16", "odd_sizes", "head_dim_100", "groups_in_15_bits"],
 )
 def test_every_isa_equals_reference(form: str, isa: str) -> None:
     overrides, arguments = FORMS[form]

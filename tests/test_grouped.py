@@ -101,7 +101,7 @@ def expected_output(
     x: np.ndarray, w: np.ndarray, scales: Tensor, group: int, levels: int
 ) -> np.ndarray:
     codes, act_scale = reference.quantize(x, levels, -128 if levels == 127 else -levels)
-    return reference.grouped_matmul(codes, act_scale, w, reference.to_f32(scales), group)
+    return reference.grouped_matmul(codes, act_scale[None], w, reference.to_f32(scales), group)
 
 
 @pytest.mark.parametrize("levels", [127, 16383])

@@ -68,7 +68,7 @@ def test_the_safetensors_library_reads_a_packed_file(packed):
     from safetensors import safe_open
 
     with safe_open(packed / PACKED_NAME, "numpy") as file:
-        assert file.metadata()["format_version"] == "1"
+        assert file.metadata()["format_version"] == "2"
         assert file.get_tensor("model.norm.weight").shape == (24,)
 
 
@@ -86,16 +86,20 @@ def test_tensors_come_as_the_decoder_takes_them(packed):
     ("key", "value", "expected"),
     [
         ("format", "pt", 'format: expected "bitinfer-packed", got "pt": make the folder with'),
-        ("format_version", "2", "expected 1, got 2: update bitinfer"),
-        ("format_version", "0", "expected 1, got 0: convert it again"),
-        ("format_version", "x\ny", "expected 1, got x?y: convert it again"),
+        ("format_version", "3", "expected 1 to 2, got 3: update bitinfer"),
+        ("format_version", "0", "expected 1 to 2, got 0: convert it again"),
+        ("format_version", "x\ny", "expected 1 to 2, got x?y: convert it again"),
         ("packing", "i3", "packing: expected i2 or t3 or t5 or b1, got i3"),
         ("packing", "i2", "expected U8 ("),
         ("head", "none", "head: expected int8 or source, got none"),
         ("head", "source", "lm_head.weight: this tensor is not called for by the spec"),
         ("spec", "[]", "spec: expected a JSON object, got list"),
         ("spec", "", "spec: expected a JSON object"),
-        ("ternary", '{"a": [0, 1]}', "ternary: a: expected [N, K], got [0, 1]"),
+        (
+            "ternary",
+            '{"a": [0, 1]}',
+            "ternary: a: expected [N, K] or [N, K, columns of a group], got [0, 1]",
+        ),
         ("ternary", '{"a": [1, 1]}', "a: expected this ternary matrix, it is missing"),
         ("ternary", "{}", "expected no tensor of this kind, got U8"),
     ],

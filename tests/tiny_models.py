@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bitinfer import _core
-from bitinfer.families.spec import DEFAULTS
+from bitinfer.families.spec import DEFAULTS, scale_group, scale_shape
 
 Spec = dict[str, Any]
 Weights = dict[str, tuple[np.ndarray, str, tuple[int, ...]]]
@@ -88,9 +88,10 @@ def make_tiny_model(
     def linear(name: str, n: int, k: int) -> None:
         w = rng.choice(np.array([-1, 0, 1], np.int8), (n, k), p=[0.3, 0.4, 0.3])
         w = w | np.int8(1) if packing == "b1" else w  # it holds no 0
-        weights[f"{name}.weight"] = (_core.pack(w, packing), packing, (n, k))
-        scale = rng.uniform(0.5, 2.0, 1) / np.sqrt(k)
-        weights[f"{name}.weight_scale"] = float_tensor(scale, "f32")
+        group = scale_group(spec, k)
+        weights[f"{name}.weight"] = (_core.pack(w, packing, group=group), packing, (n, k))
+        scale = rng.uniform(0.5, 2.0, scale_shape(spec, n, k)) / np.sqrt(k)
+        weights[f"{name}.weight_scale"] = float_tensor(scale, "f16" if group else "f32")
         if spec["projection_norm"] == "rms_norm":
             norm(f"{name}.norm.weight", k)
         shift = rng.normal(0.0, 0.3, n)

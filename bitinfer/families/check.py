@@ -9,9 +9,16 @@ import numpy as np
 
 from bitinfer.errors import PackedFileError
 from bitinfer.families.plan import FLOAT_DTYPES
-from bitinfer.families.spec import HEAD, HEAD_SCALE, float_shapes, ternary_shapes
+from bitinfer.families.spec import (
+    HEAD,
+    HEAD_SCALE,
+    float_shapes,
+    scale_group,
+    scale_shape,
+    ternary_shapes,
+)
 from bitinfer.formats.packed import PackedFile
-from bitinfer.formats.safetensors import describe_shape
+from bitinfer.formats.safetensors import as_float32, describe_shape
 from bitinfer.json_file import shown
 
 _FLOATS = tuple(dtype.lower() for dtype in FLOAT_DTYPES)
@@ -26,20 +33,16 @@ def check_weights(file: PackedFile, spec: Mapping[str, Any]) -> None:
 
     Raises:
         PackedFileError: a tensor is missing, unexpected or of another dtype or shape, a scale is
-            not finite or not above 0, or the int8 head holds an impossible code.
+            not finite or (that of a whole matrix) not above 0, or the int8 head holds an
+            impossible code.
     """
     wanted = _wanted(file.header.head, spec)
     ternary = ternary_shapes(spec)
-    if dict(file.header.ternary) != ternary:
-        names = sorted(
-            name
-            for name in ternary.keys() | file.header.ternary.keys()
-            if ternary.get(name) != file.header.ternary.get(name)
-        )
-        raise PackedFileError(
-            f"{shown(names[0])}: expected {ternary.get(names[0], 'no such matrix')} by the spec,"
-            f" got {file.header.ternary.get(names[0], 'none')} in {file.path}"
-        )
+    groups = {name: scale_group(spec, k) for name, (_, k) in ternary.items()}
+    _check_same(file, ternary, file.header.ternary, "no such matrix")
+    _check_same(
+        file, {name: g for name, g in groups.items() if g}, file.header.groups, "no scale groups"
+    )
     for name in [*wanted, *file]:
         if name in ternary:
             continue
@@ -52,10 +55,10 @@ def check_weights(file: PackedFile, spec: Mapping[str, Any]) -> None:
                 f"{name}: expected {' or '.join(dtypes)} {describe_shape(expected)}, got"
                 f" {dtype} {describe_shape(shape)} in {file.path}"
             )
-    for name in ternary:
-        _check_scale(file, f"{name}_scale", above_zero=True)
+    for name, group in groups.items():
+        _check_scale(file, f"{name}_scale", "above 0" if group is None else "")
     if file.header.head == "int8":
-        _check_scale(file, HEAD_SCALE, above_zero=False)
+        _check_scale(file, HEAD_SCALE, "of at least 0")
         _check_int8_head(file, spec["hidden_size"])
 
 
@@ -65,7 +68,9 @@ def _wanted(
     """Name to (dtypes, shape) of every tensor but the ternary matrices."""
     vocab, hidden = spec["vocab_size"], spec["hidden_size"]
     wanted = {name: (_FLOATS, shape) for name, shape in float_shapes(spec).items()}
-    wanted.update({f"{name}_scale": (("f32",), (1,)) for name in ternary_shapes(spec)})
+    for name, (n, k) in ternary_shapes(spec).items():
+        grouped = scale_group(spec, k) is not None
+        wanted[f"{name}_scale"] = (_FLOATS if grouped else ("f32",), scale_shape(spec, n, k))
     if head == "int8":
         wanted[HEAD] = (("i8",), (vocab, -(-hidden // 64) * 64))
         wanted[HEAD_SCALE] = (("f32",), (vocab,))
@@ -74,14 +79,32 @@ def _wanted(
     return wanted
 
 
-def _check_scale(file: PackedFile, name: str, *, above_zero: bool) -> None:
-    values = np.frombuffer(file.tensor(name)[0].tobytes(), "<f4")
-    good = np.isfinite(values) & ((values > 0) if above_zero else (values >= 0))
+def _check_same(
+    file: PackedFile, wanted: Mapping[str, Any], stored: Mapping[str, Any], none: str
+) -> None:
+    for name in sorted(wanted.keys() | stored.keys()):
+        if wanted.get(name) != stored.get(name):
+            raise PackedFileError(
+                f"{shown(name)}: expected {wanted.get(name, none)} by the spec, got"
+                f" {stored.get(name, 'none')} in {file.path}"
+            )
+
+
+def _check_scale(file: PackedFile, name: str, least: str) -> None:
+    """Refuse scales that are not finite or, where ``least`` says so, too small.
+
+    Of groups any will do: one of 0 is that of a group of zeros.
+    """
+    data, dtype, _ = file.tensor(name)
+    values = as_float32(data, dtype.upper())
+    above = {"above 0": values > 0, "of at least 0": values >= 0, "": True}[least]
+    good = np.isfinite(values) & above
     if not good.all():
         row = int(np.argmin(good))
+        expected = f"a finite scale {least}".rstrip()
         raise PackedFileError(
-            f"{name}: expected a finite scale {'above' if above_zero else 'of at least'} 0, got"
-            f" {values[row]} at {row} in {file.path}: the file is damaged, convert it again"
+            f"{name}: expected {expected}, got {values[row]} at {row} in {file.path}: the file is"
+            " damaged, convert it again"
         )
 
 

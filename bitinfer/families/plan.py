@@ -58,6 +58,7 @@ class TernaryWeight:
         form: ``packed`` (U8, four rows a byte), ``unpacked`` (float in -1 0 1), ``trits`` (with
             scales, from the source) or ``master``.
         scale: Name of the stored scale; None for masters and trits.
+        scale_dtype: Of the canonical scales.
     """
 
     name: str
@@ -66,6 +67,7 @@ class TernaryWeight:
     k: int
     form: str
     scale: str | None
+    scale_dtype: str = "F32"
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,8 @@ def check_spec(spec: Mapping[str, Any], where: str, error: type[BitinferError]) 
         config = ModelConfig.from_dict(values, f"{where}: spec")
     except ConfigError as cause:
         raise error(str(cause)) from None
+    if (text := _refused_groups(spec)) is not None:
+        raise error(f"{where}: spec: {text}")
     whole = make_spec(config, **traits)
     for name in sorted(whole.keys() | spec.keys()):
         got, wanted = spec.get(name), whole.get(name)
@@ -101,6 +103,44 @@ def _refused(name: str, value: object) -> str | None:
         fits = type(value) is float and math.isfinite(value) and 0 < value < 1e6
         return None if fits else "a number above 0"
     return None if type(value) is int and 1 <= value < 1 << 23 else "a whole number above 0"
+
+
+def _refused_groups(spec: Mapping[str, Any]) -> str | None:
+    """What is wrong with the groups of a spec, whose values are sound one by one."""
+    size, count = spec.get("scale_group_size"), spec.get("scale_group_count")
+    if size is not None and count is not None:
+        return f"scale_group_size: expected null beside a scale_group_count, got {size}"
+    if spec.get("activation_groups"):
+        if size is None and count is None:
+            return "activation_groups: expected false without scale groups, got true"
+        if spec.get("projection_norm") is None:
+            return "activation_groups: expected false without a projection_norm, got true"
+    for _, k in ternary_shapes(spec).values():
+        if count is not None and k % count:
+            return f"scale_group_count: expected a divisor of {k}, got {count}"
+    return None
+
+
+def scale_group(traits: Mapping[str, Any], k: int) -> int | None:
+    """Columns of a matrix of K columns that share a weight scale in each row.
+
+    Args:
+        traits: A spec, or what it says of ``scale_group_size`` or ``scale_group_count``.
+        k: Columns of the matrix.
+
+    Returns:
+        Columns of a group, up to K: the last group may be narrower; None: the matrix has one scale.
+    """
+    size, count = traits.get("scale_group_size"), traits.get("scale_group_count")
+    if size is not None:
+        return int(min(size, k))
+    return None if count is None else -(-k // count)
+
+
+def scale_shape(traits: Mapping[str, Any], n: int, k: int) -> tuple[int, ...]:
+    """Shape of the weight scales of a matrix (N, K): (groups, N), or (1,)."""
+    group = scale_group(traits, k)
+    return (1,) if group is None else (-(-k // group), n)
 
 
 def ternary_shapes(spec: Mapping[str, Any]) -> dict[str, tuple[int, int]]:

@@ -2,9 +2,10 @@
 
 Layout (docs/packed-format.md draws the packed bytes). ``__metadata__`` holds strings: ``format``,
 ``format_version``, ``packing``, ``head`` ("int8" or "source"), and as JSON ``spec`` (the decoder's
-spec), ``ternary`` (name -> [N, K]) and ``source`` (where the weights came from). The header is
-padded with spaces so that tensor data begins at a multiple of 64; packed matrices come first, each
-U8 ``(packed_bytes,)``, a multiple of 64, so that each begins at one; then I8, F32, 16-bit floats.
+spec), ``ternary`` (name -> [N, K], or [N, K, columns of a group]) and ``source`` (where the weights
+came from). The header is padded with spaces so that tensor data begins at a multiple of 64; packed
+matrices come first, each U8 ``(packed_bytes,)``, a multiple of 64, so that each begins at one; then
+I8, F32, 16-bit floats.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -28,7 +29,8 @@ from bitinfer.json_file import parse_json_object, shown
 
 PACKED_NAME = "bitinfer.safetensors"
 FORMAT = "bitinfer-packed"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+OLDEST_VERSION = 1  # had no groups of columns
 HEADS = ("int8", "source")
 ALIGNMENT = 64  # kPackedAlign of csrc/pack/format.h
 _RANKS = {"U8": 0, "I8": 1, "F32": 2, "F16": 3, "BF16": 3}  # order of the dtypes in the file
@@ -46,6 +48,7 @@ class PackedHeader:
         head: ``int8`` if the file holds an int8 head, else ``source``.
         spec: The decoder's spec.
         ternary: Name to (N, K) of each ternary matrix.
+        groups: Name to columns of a group, of matrices with a scale for each row and group.
         source: ``name``, ``revision`` (or None) and ``sha256`` (file name to digest);
             ``ternarized`` (how) where that was done by the conversion.
     """
@@ -55,10 +58,14 @@ class PackedHeader:
     spec: Mapping[str, Any]
     ternary: Mapping[str, tuple[int, int]]
     source: Mapping[str, Any]
+    groups: Mapping[str, int] = field(default_factory=dict)
 
     def metadata(self) -> dict[str, str]:
         """The header's ``__metadata__``."""
-        ternary = {name: list(shape) for name, shape in self.ternary.items()}
+        ternary = {
+            name: [*shape, self.groups[name]] if name in self.groups else list(shape)
+            for name, shape in self.ternary.items()
+        }
         return {
             "format": FORMAT,
             "format_version": str(FORMAT_VERSION),
@@ -189,7 +196,8 @@ class PackedFile:
         """
         for name, (n, k) in self.header.ternary.items():
             try:
-                _core.validate(self._file.view(name), self.header.packing, n, k)
+                view, group = self._file.view(name), self.header.groups.get(name)
+                _core.validate(view, self.header.packing, n, k, group=group)
             except ValueError as cause:
                 raise PackedFileError(
                     f"{name}: {cause} in {self.path}: the file is damaged, convert it again"
@@ -206,13 +214,14 @@ class PackedFile:
                 " with 'bitinfer convert'"
             )
         version = data.get("format_version", "")
-        if version != str(FORMAT_VERSION):
+        if version not in map(str, range(OLDEST_VERSION, FORMAT_VERSION + 1)):
             newer = version.isdecimal() and len(version) < 9 and int(version) > FORMAT_VERSION
             mend = (
                 "update bitinfer, or convert the checkpoint again" if newer else "convert it again"
             )
             raise self._refuse(
-                f"format_version: expected {FORMAT_VERSION}, got {shown(version)}: {mend}"
+                f"format_version: expected {OLDEST_VERSION} to {FORMAT_VERSION}, got"
+                f" {shown(version)}: {mend}"
             )
         packing, head = data.get("packing", ""), data.get("head", "")
         if packing not in _core.layouts():
@@ -223,9 +232,13 @@ class PackedFile:
         spec, ternary, source = (self._parse(name) for name in ("spec", "ternary", "source"))
         for name, shape in ternary.items():
             if not _is_matrix(shape):
-                raise self._refuse(f"ternary: {shown(name)}: expected [N, K], got {shown(shape)}")
-        shapes = {name: (n, k) for name, (n, k) in ternary.items()}
-        return PackedHeader(packing, head, spec, shapes, source)
+                raise self._refuse(
+                    f"ternary: {shown(name)}: expected [N, K] or [N, K, columns of a group], got"
+                    f" {shown(shape)}"
+                )
+        shapes = {name: (shape[0], shape[1]) for name, shape in ternary.items()}
+        groups = {name: shape[2] for name, shape in ternary.items() if len(shape) == 3}
+        return PackedHeader(packing, head, spec, shapes, source, groups)
 
     def _parse(self, name: str) -> dict[str, Any]:
         text = self._file.metadata.get(name, "").encode()
@@ -242,7 +255,11 @@ class PackedFile:
             if info.dtype != "U8":
                 continue
             n, k = self.header.ternary[name]
-            size = _core.packed_bytes(self.header.packing, n, k)
+            try:
+                group = self.header.groups.get(name)
+                size = _core.packed_bytes(self.header.packing, n, k, group=group)
+            except ValueError as cause:
+                raise self._refuse(f"{shown(name)}: {cause}") from None
             if info.shape != (size,):
                 raise self._refuse(
                     f"{shown(name)}: expected U8 ({size}) for {self.header.packing} ({n}, {k}),"
@@ -263,7 +280,7 @@ def is_packed_folder(folder: Path) -> bool:
 def _is_matrix(shape: object) -> bool:
     return (
         isinstance(shape, list)
-        and len(shape) == 2
+        and len(shape) in (2, 3)
         and all(type(length) is int and 1 <= length < 1 << 23 for length in shape)
     )
 

@@ -85,6 +85,9 @@ DecoderSpec parse_spec(const py::dict& d) {
   }
   s.embedding_multiplier = static_cast<float>(spec_value<double>(d, "embedding_multiplier"));
   s.activation_levels = spec_value<int>(d, "activation_levels");
+  s.scale_groups = {spec_value<std::optional<int64_t>>(d, "scale_group_size").value_or(0),
+                    spec_value<std::optional<int64_t>>(d, "scale_group_count").value_or(0)};
+  s.activation_groups = spec_value<bool>(d, "activation_groups");
   s.attention_bias = spec_value<bool>(d, "attention_bias");
   s.tie_word_embeddings = spec_value<bool>(d, "tie_word_embeddings");
   const auto head = spec_value<std::string>(d, "head");

@@ -59,14 +59,13 @@ Array<float> grouped_linear(const U8& packed, const std::string& packing, int64_
                             const std::string& dtype, const Array<float>& x, int activation_levels,
                             int num_threads) {
   const Packing p = packing_from_name(packing);
-  const GroupedShape shape{p, group.value_or(k), 0,
-                           activation_levels == 16383 ? ActivationBits::k15 : ActivationBits::k8};
+  const GroupedShape shape{p, {group.value_or(k), 0}, activation_levels, false};
   const FloatType type = float_type_from_name(dtype);
   check_packed_shape(n, k);
-  check_group(p, k, shape.group_size);
+  check_group(p, k, shape.groups.size);
   BITINFER_CHECK(x.ndim() == 2 && x.shape(1) == k &&
-                     packed.size() == grouped_bytes(p, n, k, shape.group_size) &&
-                     scales.size() == num_groups(k, shape.group_size) * n * float_bytes(type),
+                     packed.size() == grouped_bytes(p, n, k, shape.groups.size) &&
+                     scales.size() == num_groups(k, shape.groups.size) * n * float_bytes(type),
                  "grouped_linear: expected x (M, k), packed bytes and scales (groups, n)");
   const int64_t m = x.shape(0);
   std::vector<ThreadScratch> scratch;
@@ -74,12 +73,12 @@ Array<float> grouped_linear(const U8& packed, const std::string& packing, int64_
     scratch.push_back({AlignedBuffer<uint8_t>(kGemmScratchBytes), {}, {}, {}});
   }
   const OpContext ctx{&active_table(), p, gemv_for(p), num_threads, &scratch};
-  const Linear layer{{p, n, k, packed.data()}, 0.0f, nullptr, {scales.data(), type}};
+  const Linear layer{{p, n, k, packed.data()}, 0.0f, nullptr, nullptr, {scales.data(), type}};
   Array<float> y({m, n});
   const LinearOutput out{&layer, y.mutable_data(), n, false};
   py::gil_scoped_release release;
   const FloatMode mode;
-  GroupedLinears(shape, num_threads, m, k).run(ctx, x.data(), m, k, nullptr, 0.0f, &out, 1);
+  GroupedLinears(shape, num_threads, m, k).run(ctx, x.data(), m, k, {}, &out, 1);
   return y;
 }
 

@@ -53,6 +53,25 @@ void check_threads(int num_threads) {
                  "num_threads: expected 1 to " << kMaxThreads << ", got " << num_threads);
 }
 
+void check_groups(const DecoderSpec& s) {
+  const bool planes = s.activation_levels == kTwoPlaneLevels;
+  BITINFER_CHECK(s.activation_levels == 127 || s.activation_levels == 128 || planes,
+                 "activation_levels: expected 127, 128 or 16383, got " << s.activation_levels);
+  BITINFER_CHECK(!planes || s.widest_row() < kMostTwoPlaneColumns,
+                 "activation_levels: expected 127 or 128 for rows of " << kMostTwoPlaneColumns
+                                                                       << " columns or more");
+  const auto [size, count] = s.scale_groups;
+  BITINFER_CHECK(size >= 0 && count >= 0 && (size == 0 || count == 0),
+                 "scale_group_size: expected none where there is a scale_group_count, got "
+                     << size << " and " << count);
+  for (const int64_t k : {s.hidden_size, s.q_dim(), s.intermediate_size}) {
+    BITINFER_CHECK(count == 0 || k % count == 0,
+                   "scale_group_count: expected a number that divides " << k << ", got " << count);
+  }
+  BITINFER_CHECK(!s.activation_groups || (s.projection_norm != NormKind::kNone && (size || count)),
+                 "activation_groups: expected a projection_norm and scale groups beside it");
+}
+
 }  // namespace
 
 void check_spec(const DecoderSpec& s) {
@@ -75,8 +94,7 @@ void check_spec(const DecoderSpec& s) {
                  "num_attention_heads: expected a multiple of num_key_value_heads ("
                      << s.num_key_value_heads << "), at most " << kMaxQueryRows << " times it, got "
                      << s.num_attention_heads);
-  BITINFER_CHECK(s.activation_levels == 127 || s.activation_levels == 128,
-                 "activation_levels: expected 127 or 128, got " << s.activation_levels);
+  check_groups(s);
   BITINFER_CHECK(s.projection_norm_eps >= 0.0f && s.projection_norm_eps < 1.0f,
                  "projection_norm_eps: expected 0 to 1, got " << s.projection_norm_eps);
   if (!s.sliding.empty()) {

@@ -17,11 +17,10 @@ AlignedBuffer<T> buffer(int64_t count) {
   return AlignedBuffer<T>(static_cast<std::size_t>(count));
 }
 
-int64_t widest_row(const DecoderSpec& s) {
-  return std::max({s.hidden_size, s.q_dim(), s.intermediate_size});
-}
-
 bool has_projection_norms(const DecoderSpec& s) { return s.projection_norm != NormKind::kNone; }
+
+// Whether gate and up are not multiplied piece by piece.
+bool has_whole_gate(const DecoderSpec& s) { return has_projection_norms(s) || s.grouped(); }
 
 // Look-up tables of as many rows of activations as a GEMV takes, the widest ones, on the row of
 // kernels that needs most, since the row may change between calls.
@@ -30,14 +29,15 @@ int64_t most_table_bytes(const DecoderSpec& s, Packing packing) {
   for (const std::string& isa : available_isas()) {
     most = std::max(most, table_of(isa).table_bytes[static_cast<int>(packing)]);
   }
-  return kMaxGemvTokens * most * num_blocks(packing, widest_row(s));
+  return kMaxGemvTokens * most * num_blocks(packing, s.widest_row());
 }
 
 ThreadScratch make_scratch(const DecoderSpec& s, Packing packing, int64_t max_tokens) {
   const int64_t row =
-      std::max({widest_row(s), attention_row_elements(s.attention()), acc_elements(1)});
+      std::max({s.widest_row(), attention_row_elements(s.attention()), acc_elements(1)});
+  const int64_t tables = s.grouped() ? 0 : most_table_bytes(s, packing);
   return {buffer<uint8_t>(kGemmScratchBytes), buffer<int32_t>(acc_elements(max_tokens)),
-          buffer<float>(row), buffer<uint8_t>(most_table_bytes(s, packing))};
+          buffer<float>(row), buffer<uint8_t>(tables)};
 }
 
 }  // namespace
@@ -59,11 +59,11 @@ Decoder::State::State(const DecoderSpec& spec, Packing packing, int num_threads,
       k_(buffer<float>(max_tokens * spec.kv_dim())),
       v_(buffer<float>(max_tokens * spec.kv_dim())),
       mlp_(buffer<float>(max_tokens * spec.intermediate_size)),
-      gate_(buffer<float>(has_projection_norms(spec) ? max_tokens * spec.intermediate_size : 0)),
-      normed_(buffer<float>(has_projection_norms(spec) ? max_tokens * widest_row(spec) : 0)),
+      gate_(buffer<float>(has_whole_gate(spec) ? max_tokens * spec.intermediate_size : 0)),
+      normed_(buffer<float>(has_projection_norms(spec) ? max_tokens * spec.widest_row() : 0)),
       added_(buffer<float>(spec.post_norms ? max_tokens * spec.hidden_size : 0)),
       partials_(buffer<float>(attention_partial_elements(shape_))),
-      codes_(buffer<int8_t>(max_tokens * std::max(activation_bytes(widest_row(spec)),
+      codes_(buffer<int8_t>(max_tokens * std::max(activation_bytes(spec.widest_row()),
                                                   2 * plane_columns(spec.hidden_size)))),
       sums_(buffer<int32_t>(2 * max_tokens)),
       scales_(buffer<float>(max_tokens)),
@@ -72,6 +72,11 @@ Decoder::State::State(const DecoderSpec& spec, Packing packing, int num_threads,
   for (int i = 0; i < num_threads; ++i) {
     scratch_.push_back(make_scratch(spec, packing, max_tokens));
     if (sparse) neurons_.emplace_back(spec.intermediate_size, spec.hidden_size);
+  }
+  if (spec.grouped()) {
+    const GroupedShape shape{packing, spec.scale_groups, spec.activation_levels,
+                             spec.activation_groups};
+    grouped_ = std::make_unique<GroupedLinears>(shape, num_threads, max_tokens, spec.widest_row());
   }
   if (spec.head_split)
     plane_scratch_ = std::make_unique<PlaneScratch>(spec.vocab_size, spec.hidden_size);
@@ -153,20 +158,25 @@ const QuantizedRows& Decoder::State::quantize(const float* x, int64_t k, const N
   return rows_;
 }
 
+// Linear layers of norm(x), x (M, k).
+void Decoder::State::run_layers(const float* x, int64_t k, const Norm& norm,
+                                const LinearOutput* outputs, int count) {
+  if (grouped_) return grouped_->run(ctx_, x, m_, k, norm, outputs, count);
+  linear(ctx_, quantize(x, k, norm), outputs, count);
+}
+
 // Linear layers of norm(x), x (M, k); norm may be null. Each layer may have a norm of its own as
 // well, and then has activations of its own.
 void Decoder::State::project(const float* x, int64_t k, const float* norm,
                              const LinearOutput* outputs, int count) {
-  if (!has_projection_norms(spec_)) {
-    return linear(ctx_, quantize(x, k, rms(norm)), outputs, count);
-  }
+  if (!has_projection_norms(spec_)) return run_layers(x, k, rms(norm), outputs, count);
   if (norm) {
     norm_rows(ctx_, x, m_, k, rms(norm), normed_.data());
     x = normed_.data();
   }
   for (int i = 0; i < count; ++i) {
     const Norm own{spec_.projection_norm, outputs[i].layer->norm, spec_.projection_norm_eps};
-    linear(ctx_, quantize(x, k, own), outputs + i, 1);
+    run_layers(x, k, own, outputs + i, 1);
   }
 }
 
@@ -213,7 +223,7 @@ void Decoder::State::attention_step(const LayerWeights& layer, int64_t index) {
 // mlp_ = act(gate_proj) · up_proj, both of norm(x)
 void Decoder::State::feed_forward(const LayerWeights& layer, int64_t index) {
   const int64_t h = spec_.hidden_size, ffn = spec_.intermediate_size;
-  if (has_projection_norms(spec_)) {
+  if (has_whole_gate(spec_)) {
     const LinearOutput both[] = {{&layer.gate, gate_.data(), ffn, false},
                                  {&layer.up, mlp_.data(), ffn, false}};
     project(x_.data(), h, layer.ffn_norm, both, 2);

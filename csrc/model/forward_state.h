@@ -38,6 +38,8 @@ struct Decoder::State {
   void mlp_step(const LayerWeights& layer, int64_t index);
   float* head_step(const DecoderWeights& weights, float* out);
   Norm rms(const float* weight) const;
+  void run_layers(const float* x, int64_t k, const Norm& norm, const LinearOutput* outputs,
+                  int count);
   const QuantizedRows& quantize(const float* x, int64_t k, const Norm& norm);
   void project(const float* x, int64_t k, const float* norm, const LinearOutput* outputs,
                int count);
@@ -65,7 +67,7 @@ struct Decoder::State {
   AlignedBuffer<float> attn_;       // (M, heads * head_dim)
   AlignedBuffer<float> k_, v_;      // (M, kv_heads * head_dim)
   AlignedBuffer<float> mlp_;        // (M, intermediate)
-  AlignedBuffer<float> gate_;       // (M, intermediate), where projections have norms
+  AlignedBuffer<float> gate_;       // (M, intermediate), where it is stored as a whole
   AlignedBuffer<float> normed_;     // (M, widest row), where projections have norms
   AlignedBuffer<float> added_;      // (M, hidden), where the residual has norms
   AlignedBuffer<float> partials_;   // attention's
@@ -74,6 +76,7 @@ struct Decoder::State {
   AlignedBuffer<float> scales_;     // (M)
   QuantizedRows rows_;
   std::unique_ptr<PlaneScratch> plane_scratch_;
+  std::unique_ptr<GroupedLinears> grouped_;  // where the spec is grouped
   SparseFfn* sparse_;
   std::vector<NeuronScratch> neurons_;  // of each thread, where sparse_ is
 };

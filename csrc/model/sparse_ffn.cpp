@@ -31,6 +31,10 @@ SparseFfn::SparseFfn(const DecoderSpec& spec, const DecoderWeights& weights, int
   BITINFER_CHECK(spec.projection_norm == NormKind::kNone && !spec.post_norms,
                  "ffn: expected a model without norms of single projections and of the residual "
                  "for sparse: use dense");
+  BITINFER_CHECK(
+      !spec.grouped(),
+      "ffn: expected a model with one weight scale a matrix and activations of 8 bits for "
+      "sparse: use dense");
   const int64_t n = spec.intermediate_size, k = spec.hidden_size;
   BITINFER_CHECK(n < kMostNeurons, "ffn: expected intermediate_size below "
                                        << kMostNeurons << " for sparse, got " << n);

@@ -2,11 +2,13 @@
 // bitinfer/families).
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <vector>
 
 #include "ops/attention.h"
+#include "ops/grouped_linear.h"
 #include "ops/linear.h"
 #include "ops/norm.h"
 #include "pack/head_planes.h"
@@ -33,8 +35,10 @@ struct DecoderSpec {
   NormKind projection_norm = NormKind::kNone;  // of each projection's own input
   float projection_norm_eps = 0.0f;
   float embedding_multiplier = 1.0f;
-  int activation_levels = 127;  // of a code: 127, 128 or 16383
-  bool attention_bias;          // q, k, v have biases (any projection may have one)
+  int activation_levels = 127;     // of a code: 127, 128 or 16383
+  ScaleGroups scale_groups;        // none: each matrix has one weight scale
+  bool activation_groups = false;  // each group is normed and quantized on its own
+  bool attention_bias;             // q, k, v have biases (any projection may have one)
   bool tie_word_embeddings;
   bool int8_head;                       // else the head's rows are floats
   std::optional<HeadSplit> head_split;  // of an int8 head: how to keep it in two planes
@@ -42,6 +46,10 @@ struct DecoderSpec {
   bool slides(int64_t layer) const {
     return !sliding.empty() && sliding[static_cast<std::size_t>(layer)];
   }
+  bool grouped() const {  // the ternary layers are those of ops/grouped_linear.h
+    return scale_groups.size || scale_groups.count || activation_levels == kTwoPlaneLevels;
+  }
+  int64_t widest_row() const { return std::max({hidden_size, q_dim(), intermediate_size}); }
   int64_t q_dim() const { return num_attention_heads * head_dim; }
   int64_t kv_dim() const { return num_key_value_heads * head_dim; }
   AttentionShape attention() const { return {num_attention_heads, num_key_value_heads, head_dim}; }

@@ -1,9 +1,11 @@
 #include "model/weights.h"
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 
 #include "dispatch/dispatch.h"
+#include "pack/grouped.h"
 #include "util/check.h"
 
 namespace bitinfer {
@@ -59,6 +61,29 @@ class Loader {
     return copy;
   }
 
+  // A view of the scales (groups, n); without groups, copies of the one that there is.
+  RowScales row_scales(const std::string& name, int64_t groups, int64_t n,
+                       const DecoderSpec& spec) {
+    if (!spec.scale_groups.size && !spec.scale_groups.count) {
+      const float one = *floats(name, 1);
+      out_->owned.emplace_back(static_cast<std::size_t>(n));
+      std::fill_n(out_->owned.back().data(), n, one);
+      return {out_->owned.back().data(), FloatType::kF32};
+    }
+    const Tensor& t = get(name, "float", {groups, n});
+    const FloatType type = float_type(t.dtype);
+    AlignedBuffer<float> row(static_cast<std::size_t>(n));
+    for (int64_t g = 0; g < groups; ++g) {
+      table_of("scalar").f32.widen(t.data + g * n * float_bytes(type), type, n, row.data());
+      const float* bad = std::find_if_not(row.data(), row.data() + n,
+                                          [](float scale) { return std::isfinite(scale); });
+      BITINFER_CHECK(bad == row.data() + n,
+                     name << ": value " << bad - row.data() << " of group " << g << " is " << *bad);
+    }
+    out_->float_bytes += t.bytes;
+    return {t.data, type};
+  }
+
   Linear linear(const std::string& name, int64_t n, int64_t k, const DecoderSpec& spec,
                 bool bias_needed) {
     const std::string weight = name + ".weight";
@@ -68,19 +93,25 @@ class Loader {
     BITINFER_CHECK(packing == out_->packing,
                    weight << ": expected packing " << layout(out_->packing).name
                           << " as the tensors before it, got " << t.dtype);
-    const int64_t bytes = packed_bytes(packing, n, k);
+    const int64_t group = spec.scale_groups.columns(k);
+    BITINFER_CHECK(packing != Packing::kT3 || group == k,
+                   weight << ": expected i2 or t5 for groups of " << group << " columns, got t3");
+    const int64_t bytes = grouped_bytes(packing, n, k, group);
     check_bytes(weight, t, bytes);
     BITINFER_CHECK(reinterpret_cast<uintptr_t>(t.data) % kPackedAlign == 0,
                    weight << ": expected data at a multiple of " << kPackedAlign << " bytes");
     out_->ternary_bytes += bytes;
-    const float* scale = floats(weight + "_scale", 1);
-    BITINFER_CHECK(*scale != 0.0f, weight << "_scale: expected a number other than 0");
+    const RowScales scales =
+        spec.grouped() ? row_scales(weight + "_scale", num_groups(k, group), n, spec) : RowScales{};
+    const float* scale = spec.grouped() ? nullptr : floats(weight + "_scale", 1);
+    BITINFER_CHECK(!scale || *scale != 0.0f, weight << "_scale: expected a number other than 0");
     const bool bias = bias_needed || has(name + ".bias");
     const bool norm = spec.projection_norm == NormKind::kRms;
     return {{packing, n, k, t.data},
-            *scale,
+            scale ? *scale : 0.0f,
             bias ? floats(name + ".bias", n) : nullptr,
-            norm ? floats(name + ".norm.weight", k) : nullptr};
+            norm ? floats(name + ".norm.weight", k) : nullptr,
+            scales};
   }
 
   void check_all_used() const {

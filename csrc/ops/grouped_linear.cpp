@@ -14,16 +14,16 @@ constexpr int64_t kFewRows = 16;  // of activations: so many groups of a part me
 
 GroupedTernary stack_of(const GroupedShape& shape, const Linear& layer) {
   const PackedTernary& w = layer.w;
-  return {w.packing, w.n, w.k, shape.group_of(w.k), w.data};
+  return {w.packing, w.n, w.k, shape.groups.columns(w.k), w.data};
 }
 
 int64_t stack_bytes(const GroupedShape& shape, const Linear& layer) {
-  return grouped_bytes(layer.w.packing, layer.w.n, layer.w.k, shape.group_of(layer.w.k));
+  return grouped_bytes(layer.w.packing, layer.w.n, layer.w.k, shape.groups.columns(layer.w.k));
 }
 
 // The widest part that any K up to max_k may have.
 int64_t widest_part(const GroupedShape& shape, int64_t max_k) {
-  return std::max(layout(shape.packing).block_k, shape.group_of(max_k));
+  return std::max(layout(shape.packing).block_k, shape.groups.columns(max_k));
 }
 
 int64_t most_table_bytes(Packing packing) {
@@ -64,12 +64,13 @@ struct GroupEpilogue {
 
 GroupedLinears::GroupedLinears(const GroupedShape& shape, int num_threads, int64_t max_tokens,
                                int64_t max_k)
-    : shape_(shape), scales_(static_cast<std::size_t>(max_tokens)) {
-  const int64_t groups = num_groups(max_k, shape.group_of(max_k)), planes = shape.planes();
+    : shape_(shape) {
+  const int64_t groups = num_groups(max_k, shape.groups.columns(max_k)), planes = shape.planes();
   const int64_t part = widest_part(shape, max_k);
   const auto rows = static_cast<std::size_t>(groups * max_tokens * planes);
   codes_ = AlignedBuffer<int8_t>(rows * static_cast<std::size_t>(activation_bytes(part)));
   sums_ = AlignedBuffer<int32_t>(rows);
+  scales_ = AlignedBuffer<float>(static_cast<std::size_t>(groups * max_tokens));
   rows_ = {0, 0, 0, codes_.data(), sums_.data(), scales_.data(), 0};
   const int64_t tables =
       groups * kMaxGemvTokens * num_blocks(shape.packing, part) * most_table_bytes(shape.packing);
@@ -83,62 +84,69 @@ GroupedLinears::GroupedLinears(const GroupedShape& shape, int num_threads, int64
 }
 
 void GroupedLinears::run(const OpContext& ctx, const float* x, int64_t m, int64_t k,
-                         const float* norm, float eps, const LinearOutput* outputs, int count) {
-  const int64_t part = part_columns(shape_.packing, k, shape_.group_of(k));
+                         const Norm& norm, const LinearOutput* outputs, int count) {
   rows_.m = m;
   rows_.k = k;
-  rows_.stride = activation_bytes(part);
+  rows_.stride = activation_bytes(part_columns(shape_.packing, k, shape_.groups.columns(k)));
   ++rows_.version;
-  quantize(ctx, x, norm, eps);
+  const int64_t row_bytes = k * static_cast<int64_t>(sizeof(float));
+  const int64_t grain = m == 1 ? 1 : 1 + 32 * 1024 / row_bytes;
+  parallel_for(ctx.threads_for(m * row_bytes), 0, m, grain,
+               [&](int64_t begin, int64_t end, int thread) {
+                 for (int64_t i = begin; i < end; ++i)
+                   quantize(ctx, x, i, norm, &(*ctx.scratch)[static_cast<std::size_t>(thread)]);
+               });
   const bool few = m == 1 || m * shape_.planes() <= ctx.gemv.most_tokens;
   few ? gemv(ctx, outputs, count) : gemm(ctx, outputs, count);
 }
 
 // ---- activations ----
 
-void GroupedLinears::quantize(const OpContext& ctx, const float* x, const float* norm, float eps) {
+// Row m of norm(x): whole, or each group of columns on its own.
+void GroupedLinears::quantize(const OpContext& ctx, const float* x, int64_t m, const Norm& norm,
+                              ThreadScratch* scratch) {
   const FloatKernels& f32 = ctx.kernels->f32;
-  const int64_t k = rows_.k, stride = round_up(k, 64);
-  const int64_t row_bytes = k * static_cast<int64_t>(sizeof(float));
-  const auto quantize_row = [&](int64_t m, int64_t thread) {
-    ThreadScratch& scratch = (*ctx.scratch)[static_cast<std::size_t>(thread)];
-    const float* row = x + m * k;
-    if (norm) {
-      f32.rms_norm(row, norm, k, eps, scratch.row.data());
-      row = scratch.row.data();
+  const int64_t step = shape_.activation_groups ? shape_.groups.columns(rows_.k) : rows_.k;
+  const int64_t stride = round_up(step, 64);
+  auto* codes = reinterpret_cast<int8_t*>(scratch->gemm.data());
+  for (int64_t first = 0; first < rows_.k; first += step) {
+    const int64_t columns = std::min(step, rows_.k - first);
+    const float* row = x + m * rows_.k + first;
+    if (norm.kind != NormKind::kNone) {
+      const float* weight = norm.weight ? norm.weight + first : nullptr;
+      norm_row(f32, row, columns, {norm.kind, weight, norm.eps}, scratch->row.data());
+      row = scratch->row.data();
     }
-    auto* codes = reinterpret_cast<int8_t*>(scratch.gemm.data());
+    const auto levels = static_cast<float>(shape_.activation_levels);
     int32_t sums[2];
-    rows_.scales[m] = shape_.planes() == 2
-                          ? f32.quantize_planes(row, k, stride, codes, codes + stride, sums)
-                          : f32.quantize_i8(row, k, stride, codes, sums);
-    for (int p = 0; p < shape_.planes(); ++p) spread(codes + p * stride, m, p);
-  };
-  const int64_t grain = rows_.m == 1 ? 1 : 1 + 32 * 1024 / row_bytes;
-  parallel_for(ctx.threads_for(rows_.m * row_bytes), 0, rows_.m, grain,
-               [&](int64_t begin, int64_t end, int thread) {
-                 for (int64_t m = begin; m < end; ++m) quantize_row(m, thread);
-               });
+    const float scale = shape_.planes() == 2
+                            ? f32.quantize_planes(row, columns, stride, codes, codes + stride, sums)
+                            : f32.quantize_i8(row, columns, stride, levels, codes, sums);
+    for (int p = 0; p < shape_.planes(); ++p)
+      spread(codes + p * stride, first, columns, m, p, scale);
+  }
 }
 
-// The groups of a row of codes to rows of their own.
-void GroupedLinears::spread(const int8_t* row, int64_t m, int plane) {
-  const int64_t group = shape_.group_of(rows_.k), in_part = groups_of_part(shape_.packing, group);
-  for (int64_t g = 0; g * group < rows_.k; ++g) {
-    const int64_t columns = std::min(group, rows_.k - g * group);
+// The groups of columns [first, first + columns) of a row to rows of their own.
+void GroupedLinears::spread(const int8_t* codes, int64_t first, int64_t columns, int64_t m,
+                            int plane, float scale) {
+  const int64_t group = shape_.groups.columns(rows_.k);
+  const int64_t in_part = groups_of_part(shape_.packing, group);
+  for (int64_t begin = 0; begin < columns; begin += group) {
+    const int64_t g = (first + begin) / group, count = std::min(group, columns - begin);
     const int64_t at = (g * rows_.m + m) * shape_.planes() + plane;
-    const int8_t* from = row + g * group;
+    const int8_t* from = codes + begin;
     int8_t* to = rows_.codes + at * rows_.stride;
     std::memset(to, 0, static_cast<std::size_t>(rows_.stride));
-    std::memcpy(to + g % in_part * group, from, static_cast<std::size_t>(columns));
-    rows_.sums[at] = std::accumulate(from, from + columns, int32_t{0});
+    std::memcpy(to + g % in_part * group, from, static_cast<std::size_t>(count));
+    rows_.sums[at] = std::accumulate(from, from + count, int32_t{0});
+    rows_.scales[g * rows_.m + m] = scale;
   }
 }
 
 // ---- few rows ----
 
 void GroupedLinears::gemv(const OpContext& ctx, const LinearOutput* outputs, int count) {
-  constexpr int kMaxOutputs = 4;
   GemvPlan plans[kMaxOutputs];
   int64_t tasks = 0, bytes = 0;
   for (int i = 0; i < count; ++i) {
@@ -156,7 +164,7 @@ void GroupedLinears::gemv(const OpContext& ctx, const LinearOutput* outputs, int
 
 void GroupedLinears::build_tables(const OpContext& ctx, Thread* thread) {
   const int packing = static_cast<int>(shape_.packing);
-  const int64_t group = shape_.group_of(rows_.k);
+  const int64_t group = shape_.groups.columns(rows_.k);
   const int64_t blocks = num_blocks(shape_.packing, part_columns(shape_.packing, rows_.k, group));
   const int64_t rows = num_groups(rows_.k, group) * rows_.m * shape_.planes();
   for (int64_t i = 0; i < rows; ++i) {
@@ -194,8 +202,8 @@ void GroupedLinears::gemv_task(const OpContext& ctx, const LinearOutput& out, co
                      thread->tables.data() + i * table_bytes});
       }
       for (int r = 0; r < runs.count; ++r) {
-        epilogue(g, runs.first[r] * tile_rows, valid(r), streams[0].acc[r], rows_.scales[m],
-                 thread->y.data() + m * rows + r * run_rows);
+        epilogue(g, runs.first[r] * tile_rows, valid(r), streams[0].acc[r],
+                 rows_.scales[g * rows_.m + m], thread->y.data() + m * rows + r * run_rows);
       }
     }
   }
@@ -250,8 +258,8 @@ void GroupedLinears::gemm_task(const OpContext& ctx, const LinearOutput& out, in
         rows_.sums + g * group_rows, here * group_rows, acc, rows, scratch);
     for (int64_t i = 0; i < here; ++i) {
       for (int64_t m = 0; m < rows_.m; ++m) {
-        epilogue(g + i, first, n, acc + (i * group_rows + m * planes) * rows, rows_.scales[m],
-                 thread->y.data() + m * rows);
+        epilogue(g + i, first, n, acc + (i * group_rows + m * planes) * rows,
+                 rows_.scales[(g + i) * rows_.m + m], thread->y.data() + m * rows);
       }
     }
   }

@@ -8,16 +8,40 @@
 // Few rows run GEMV, more GEMM; same bits.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
 #include "ops/linear.h"
+#include "ops/norm.h"
 #include "ops/op_context.h"
 #include "pack/grouped.h"
 
 namespace bitinfer {
 
-enum class ActivationBits : int { k8 = 1, k15 = 2 };  // the value: planes of int8
+constexpr int kTwoPlaneLevels = 16383;             // activation levels of 15 bits
+constexpr int64_t kMostTwoPlaneColumns = 1 << 17;  // below it int32 holds the sums of 15 bits
+
+// Which columns share a weight scale in each row: `size` neighbours, or those of each of `count`
+// equal groups; all where both are 0.
+struct ScaleGroups {
+  int64_t size = 0;
+  int64_t count = 0;
+
+  int64_t columns(int64_t k) const {
+    return size ? std::min(size, k) : count ? ceil_div(k, count) : k;
+  }
+};
+
+// What the layers of a model have in common.
+struct GroupedShape {
+  Packing packing;
+  ScaleGroups groups;
+  int activation_levels;   // 127, 128 or kTwoPlaneLevels
+  bool activation_groups;  // each group of activations is normed and quantized on its own
+
+  int planes() const { return activation_levels == kTwoPlaneLevels ? 2 : 1; }
+};
 
 // M quantized rows of K activations, group by group: each row of codes is a part of the columns
 // (pack/grouped.h), zero but for its group.
@@ -27,21 +51,8 @@ struct GroupedRows {
   int64_t stride;   // activation_bytes(part columns)
   int8_t* codes;    // (groups, M, planes, stride)
   int32_t* sums;    // (groups, M, planes)
-  float* scales;    // (M)
+  float* scales;    // (groups, M)
   int64_t version;  // grows with every change of the codes
-};
-
-// What the layers of a model have in common.
-struct GroupedShape {
-  Packing packing;
-  int64_t group_size;   // columns of a group, 0 where `group_count` says it
-  int64_t group_count;  // groups of a matrix
-  ActivationBits bits;
-
-  int64_t group_of(int64_t k) const {
-    return group_size ? std::min(group_size, k) : ceil_div(k, group_count);
-  }
-  int planes() const { return static_cast<int>(bits); }
 };
 
 // Runs grouped layers in buffers of its own, allocated at the beginning.
@@ -50,9 +61,8 @@ class GroupedLinears {
   // max_tokens, max_k: of any call.
   GroupedLinears(const GroupedShape& shape, int num_threads, int64_t max_tokens, int64_t max_k);
 
-  // outputs[i].y (m, y_stride) = layer i of the rows of x (m, k), which go through an RMSNorm where
-  // `norm` is not null. The layers are (N, k), their scales `row_scales`.
-  void run(const OpContext& ctx, const float* x, int64_t m, int64_t k, const float* norm, float eps,
+  // Layers (N, k) of norm(x), x (m, k); their scales are `row_scales`.
+  void run(const OpContext& ctx, const float* x, int64_t m, int64_t k, const Norm& norm,
            const LinearOutput* outputs, int count);
 
  private:
@@ -62,10 +72,12 @@ class GroupedLinears {
     AlignedBuffer<int32_t> acc;  // sums of a task and group
     AlignedBuffer<float> y;      // results of a task
   };
-  void quantize(const OpContext& ctx, const float* x, const float* norm, float eps);
-  void spread(const int8_t* row, int64_t m, int plane);
+  void quantize(const OpContext& ctx, const float* x, int64_t m, const Norm& norm,
+                ThreadScratch* scratch);
+  void spread(const int8_t* codes, int64_t first, int64_t columns, int64_t m, int plane,
+              float scale);
   void gemv(const OpContext& ctx, const LinearOutput* outputs, int count);
-  void gemv_task(const OpContext& ctx, const LinearOutput& out, const struct TileRuns& runs,
+  void gemv_task(const OpContext& ctx, const LinearOutput& out, const TileRuns& runs,
                  Thread* thread);
   void build_tables(const OpContext& ctx, Thread* thread);
   void gemm(const OpContext& ctx, const LinearOutput* outputs, int count);

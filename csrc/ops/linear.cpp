@@ -82,8 +82,6 @@ auto multiply_by(const OpContext& ctx, HiddenAct act) {
 
 int64_t weight_bytes(const PackedTernary& w) { return packed_bytes(w.packing, w.n, w.k); }
 
-constexpr int kMaxOutputs = 4;
-
 void gemv(const OpContext& ctx, const QuantizedRows& a, const LinearOutput* outputs, int count) {
   GemvPlan plans[kMaxOutputs];
   int64_t tasks = 0, bytes = 0;
@@ -164,13 +162,8 @@ void gemm(const OpContext& ctx, const QuantizedRows& a, const LinearOutput* outp
 void gated_gemm(const OpContext& ctx, const QuantizedRows& a, const Linear& gate, const Linear& up,
                 HiddenAct act, float* y, int64_t y_stride) {
   const FloatKernels& f32 = ctx.kernels->f32;
-<<<<<<< HEAD
   const auto multiply = multiply_by(ctx, act);
-  const int64_t rows = task_rows(ctx, a.m, gate.w.n);
-=======
-  const auto multiply = act == HiddenAct::kRelu2 ? f32.relu2_mul : f32.silu_mul;
   const int64_t rows = gemm_task_rows(ctx, a.m, gate.w.n);
->>>>>>> d9afcec (Pack and multiply matrices with weight scales for groups of columns)
   const int threads = ctx.threads_for(2 * weight_bytes(gate.w) * a.m);
   parallel_for(threads, 0, ceil_div(gate.w.n, rows), 1, [&](int64_t task, int64_t, int thread) {
     ThreadScratch& scratch = (*ctx.scratch)[static_cast<std::size_t>(thread)];

@@ -25,11 +25,8 @@ struct Linear {
   PackedTernary w;  // (N, K), or the stack of pack/grouped.h; caller keeps the bytes
   float weight_scale;
   const float* bias;  // (N) or null; caller keeps
-<<<<<<< HEAD
   const float* norm;  // gain (K) of the projection's own RMSNorm, or null; caller keeps
-=======
   RowScales row_scales = {};
->>>>>>> d9afcec (Pack and multiply matrices with weight scales for groups of columns)
 };
 
 // M quantized rows of K activations (ops/norm.h fills them).
@@ -64,15 +61,12 @@ void linear(const OpContext& ctx, const QuantizedRows& a, const LinearOutput* ou
 void gated_linear(const OpContext& ctx, const QuantizedRows& a, const Linear& gate,
                   const Linear& up, HiddenAct act, float* y, int64_t y_stride);
 
-<<<<<<< HEAD
 // y (m, n) = act(gate) · y
 void activate(const OpContext& ctx, HiddenAct act, const float* gate, int64_t m, int64_t n,
               float* y);
-=======
 // Rows of a GEMM task: of few tokens several panels, so that a kernel call is worth its beginning,
 // unless threads would be left without work.
 int64_t gemm_task_rows(const OpContext& ctx, int64_t m, int64_t all_rows);
->>>>>>> d9afcec (Pack and multiply matrices with weight scales for groups of columns)
 
 struct TileRuns;
 

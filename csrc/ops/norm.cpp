@@ -5,11 +5,6 @@
 namespace bitinfer {
 namespace {
 
-void norm_row(const FloatKernels& f32, const float* x, int64_t k, const Norm& norm, float* y) {
-  if (norm.kind == NormKind::kRms) return f32.rms_norm(x, norm.weight, k, norm.eps, y);
-  f32.layer_norm(x, k, norm.eps, y);
-}
-
 // fn(m, thread) for each row of k floats, shared among the threads.
 template <typename Fn>
 void for_rows(const OpContext& ctx, int64_t m, int64_t k, const Fn& fn) {
@@ -22,6 +17,11 @@ void for_rows(const OpContext& ctx, int64_t m, int64_t k, const Fn& fn) {
 }
 
 }  // namespace
+
+void norm_row(const FloatKernels& f32, const float* x, int64_t k, const Norm& norm, float* y) {
+  if (norm.kind == NormKind::kRms) return f32.rms_norm(x, norm.weight, k, norm.eps, y);
+  f32.layer_norm(x, k, norm.eps, y);
+}
 
 void norm_rows(const OpContext& ctx, const float* x, int64_t m, int64_t k, const Norm& norm,
                float* y) {

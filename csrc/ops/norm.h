@@ -15,6 +15,9 @@ struct Norm {
   float eps = 0.0f;
 };
 
+// y = norm(x) of one row (k), norm not kNone.
+void norm_row(const FloatKernels& f32, const float* x, int64_t k, const Norm& norm, float* y);
+
 // y = norm(x) of rows (m, k); y may be x.
 void norm_rows(const OpContext& ctx, const float* x, int64_t m, int64_t k, const Norm& norm,
                float* y);
