@@ -76,8 +76,6 @@ def check_spec(spec: Mapping[str, Any], where: str, error: type[BitinferError]) 
         config = ModelConfig.from_dict(values, f"{where}: spec")
     except ConfigError as cause:
         raise error(str(cause)) from None
-    if (text := _refused_groups(spec)) is not None:
-        raise error(f"{where}: spec: {text}")
     whole = make_spec(config, **traits)
     for name in sorted(whole.keys() | spec.keys()):
         got, wanted = spec.get(name), whole.get(name)
@@ -87,6 +85,8 @@ def check_spec(spec: Mapping[str, Any], where: str, error: type[BitinferError]) 
             or isinstance(got, bool) is not isinstance(wanted, bool)
         ):
             raise error(f"{where}: spec: {name}: expected {wanted!r}, got {got!r:.80}")
+    if (text := _refused_groups(spec)) is not None:
+        raise error(f"{where}: spec: {text}")
     return config
 
 
