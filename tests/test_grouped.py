@@ -18,6 +18,10 @@ def random_weights(rng: np.random.Generator, n: int, k: int) -> np.ndarray:
     return rng.integers(-1, 2, (n, k), dtype=np.int8)
 
 
+def as_packed(w: np.ndarray, packing: str) -> np.ndarray:
+    return w | np.int8(1) if packing == "b1" else w  # it holds no 0
+
+
 def packings_for(k: int, group: int) -> list[str]:
     return [p for p in _core.layouts() if p != "t3" or group == k]
 
@@ -27,11 +31,11 @@ def same_bits(got: np.ndarray, expected: np.ndarray) -> bool:
 
 
 @pytest.mark.parametrize(("k", "group"), SHAPES)
-@pytest.mark.parametrize("packing", ["i2", "t5"])
+@pytest.mark.parametrize("packing", ["i2", "t5", "b1"])
 def test_packing_and_back_is_the_identity(
     packing: str, k: int, group: int, rng: np.random.Generator
 ) -> None:
-    w = random_weights(rng, 67, k)
+    w = as_packed(random_weights(rng, 67, k), packing)
     packed = _core.pack(w, packing, group=group)
     assert len(packed) == _core.packed_bytes(packing, 67, k, group=group)
     assert (_core.unpack(packed, packing, 67, k, group=group) == w).all()
@@ -112,9 +116,10 @@ def test_a_layer_equals_the_reference(
     n = 70
     dtype = {300: "f32", 384: "f16"}.get(k, "bf16")
     x, w, scales = random_layer(rng, 18, n, k, group, dtype)
-    expected = expected_output(x, w, scales, group, levels)
     for packing in packings_for(k, group):
-        packed = _core.pack(w, packing, group=group)
+        weights = as_packed(w, packing)
+        expected = expected_output(x, weights, scales, group, levels)
+        packed = _core.pack(weights, packing, group=group)
         for m in (1, 2, 3, 5, 18):
             got = _core.grouped_linear(
                 packed, packing, n, k, group, scales[0], dtype, x[:m], levels
@@ -137,9 +142,10 @@ def test_both_gemv_families_equal_the_reference(
     _core.set_gemv(family)
     for levels in (127, 16383):
         x, w, scales = random_layer(rng, 1, n, k, group, "f16")
-        expected = expected_output(x, w, scales, group, levels)
         for packing in packings_for(k, group):
-            packed = _core.pack(w, packing, group=group)
+            weights = as_packed(w, packing)
+            expected = expected_output(x, weights, scales, group, levels)
+            packed = _core.pack(weights, packing, group=group)
             got = _core.grouped_linear(packed, packing, n, k, group, scales[0], "f16", x, levels)
             assert same_bits(got, expected), (isa, packing, levels)
 
