@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitinfer.errors import ConfigError
-from bitinfer.json_file import read_json_object, shown
+from bitinfer.json_file import read_json_object
+from bitinfer.json_values import JsonValues
 from bitinfer.runtime import pow_f64
 
 # Parameters of each rope_type beside rope_theta -> whether it must be a whole number.
@@ -89,7 +90,7 @@ class ModelConfig:
         Raises:
             ConfigError: see ``from_file``.
         """
-        get = _Getter(values, where)
+        get = JsonValues(values, where)
         heads = get.integer("num_attention_heads", 1, 1 << 16)
         hidden = get.integer("hidden_size", 1, 1 << 20)
         layers = get.integer("num_hidden_layers", 1, 1 << 12)
@@ -173,7 +174,7 @@ def _plain_inv_freq(head_dim: int, theta: float) -> NDArray[np.float32]:
     return table
 
 
-def _refuse_parts(get: _Getter, head_dim: int) -> None:
+def _refuse_parts(get: JsonValues, head_dim: int) -> None:
     """Parts of Gemma models that no decoder here has."""
     if get.values.get("query_pre_attn_scalar", head_dim) != head_dim:
         got = get.values["query_pre_attn_scalar"]
@@ -185,12 +186,12 @@ def _refuse_parts(get: _Getter, head_dim: int) -> None:
         raise get.error("use_bidirectional_attention", "false", True)
 
 
-def _hidden_act_key(get: _Getter) -> str:
+def _hidden_act_key(get: JsonValues) -> str:
     """``hidden_act``, or Gemma's name for it."""
     return "hidden_act" if "hidden_act" in get.values else "hidden_activation"
 
 
-def _layer_types(get: _Getter, layers: int) -> tuple[str, ...] | None:
+def _layer_types(get: JsonValues, layers: int) -> tuple[str, ...] | None:
     """The type of each layer, from any of the forms in use; None where none has a window."""
     types = get.names("layer_types")
     if types and (len(types) != layers or not set(types) <= set(LAYER_TYPES)):
@@ -204,7 +205,7 @@ def _layer_types(get: _Getter, layers: int) -> tuple[str, ...] | None:
     return types if "sliding_attention" in types else None
 
 
-def _are_sliding(get: _Getter, layers: int) -> list[bool]:
+def _are_sliding(get: JsonValues, layers: int) -> list[bool]:
     """Which layers have a window, where the config gives no ``layer_types``."""
     for key in ("sliding_window_pattern", "_sliding_window_pattern"):
         if get.values.get(key) is not None:
@@ -216,7 +217,7 @@ def _are_sliding(get: _Getter, layers: int) -> list[bool]:
     raise get.error("layer_types", "one for each layer, as there is a sliding_window", None)
 
 
-def _head_dim(get: _Getter, hidden: int, heads: int) -> int:
+def _head_dim(get: JsonValues, hidden: int, heads: int) -> int:
     if get.values.get("head_dim") is None and hidden % heads:
         raise get.error("hidden_size", f"a multiple of {heads} heads, or head_dim", hidden)
     head_dim = get.integer("head_dim", 2, 1 << 10, default=hidden // heads)
@@ -225,7 +226,7 @@ def _head_dim(get: _Getter, hidden: int, heads: int) -> int:
     return head_dim
 
 
-def _eos_token_ids(get: _Getter, vocab: int) -> tuple[int, ...]:
+def _eos_token_ids(get: JsonValues, vocab: int) -> tuple[int, ...]:
     value = get.values.get("eos_token_id")
     ids = value if isinstance(value, list) else [] if value is None else [value]
     if not all(type(i) is int and 0 <= i < vocab for i in ids):
@@ -233,12 +234,12 @@ def _eos_token_ids(get: _Getter, vocab: int) -> tuple[int, ...]:
     return tuple(dict.fromkeys(ids))
 
 
-def _rope(get: _Getter) -> tuple[float, Mapping[str, Any] | None, float | None]:
+def _rope(get: JsonValues) -> tuple[float, Mapping[str, Any] | None, float | None]:
     """rope_theta, the canonical rope_scaling and rope_local_base_freq, from all forms in use."""
     new, old = get.object_or_none("rope_parameters"), get.object_or_none("rope_scaling")
     local = get.number_or_none("rope_local_base_freq", 0.0, 1e18)
     if new and set(new) & set(LAYER_TYPES):
-        by_type = _Getter(new, f"{get.where}: rope_parameters")
+        by_type = JsonValues(new, f"{get.where}: rope_parameters")
         new = by_type.object_or_none("full_attention")
         local = _local_base(by_type) or local
     if new and old and new != old:
@@ -249,24 +250,24 @@ def _rope(get: _Getter) -> tuple[float, Mapping[str, Any] | None, float | None]:
         if rope.get("rope_theta", theta) != theta:
             raise get.error("rope_theta", f"{rope['rope_theta']} as in rope_parameters", theta)
     elif "rope_theta" in rope:
-        theta = _Getter(rope, f"{get.where}: rope_parameters").number("rope_theta", 0.0, 1e18)
+        theta = JsonValues(rope, f"{get.where}: rope_parameters").number("rope_theta", 0.0, 1e18)
     else:
         raise get.error("rope_theta", "rope_theta, or rope_parameters with it", None)
-    return theta, _rope_scaling(_Getter(rope, f"{get.where}: rope_scaling")), local
+    return theta, _rope_scaling(JsonValues(rope, f"{get.where}: rope_scaling")), local
 
 
-def _local_base(by_type: _Getter) -> float | None:
+def _local_base(by_type: JsonValues) -> float | None:
     """rope_theta of the sliding layers; a scaled one is refused."""
     values = by_type.object_or_none("sliding_attention")
     if values is None:
         return None
-    get = _Getter(values, f"{by_type.where}: sliding_attention")
+    get = JsonValues(values, f"{by_type.where}: sliding_attention")
     if _rope_scaling(get) is not None:
         raise get.error("rope_type", "default", values.get("rope_type"))
     return get.number("rope_theta", 0.0, 1e18)
 
 
-def _rope_scaling(get: _Getter) -> Mapping[str, Any] | None:
+def _rope_scaling(get: JsonValues) -> Mapping[str, Any] | None:
     kind = get.values.get("rope_type") or get.values.get("type") or "default"
     if not isinstance(kind, str) or kind not in ROPE_TYPES:
         raise get.error("rope_type", f"one of {', '.join(ROPE_TYPES)} (no other runs)", kind)
@@ -286,67 +287,3 @@ def _rope_scaling(get: _Getter) -> Mapping[str, Any] | None:
             "high_freq_factor", f"above {scaling['low_freq_factor']}", scaling["high_freq_factor"]
         )
     return scaling
-
-
-class _Getter:
-    """Typed access to parsed JSON; every refusal says where, what was expected and got."""
-
-    def __init__(self, values: Mapping[str, Any], where: str) -> None:
-        self.values = values
-        self.where = where
-
-    def error(self, name: str, expected: str, got: object) -> ConfigError:
-        seen = "nothing" if got is None else shown(repr(got))
-        return ConfigError(f"{self.where}: {name}: expected {expected}, got {seen}")
-
-    def integer(self, name: str, low: int, high: int, default: int | None = None) -> int:
-        value = self.values.get(name)
-        value = default if value is None else value
-        if type(value) is not int or not low <= value <= high:  # bool is no number here
-            raise self.error(name, f"a whole number from {low} to {high}", value)
-        return value
-
-    def integer_or_none(self, name: str, low: int, high: int) -> int | None:
-        return None if self.values.get(name) is None else self.integer(name, low, high)
-
-    def number(self, name: str, above: float, most: float) -> float:
-        value: Any = self.values.get(name)
-        if type(value) not in (int, float) or not above < value <= most:
-            raise self.error(name, f"a number above {above:g}, at most {most:g}", value)
-        return float(value)
-
-    def number_or_none(self, name: str, above: float, most: float) -> float | None:
-        return None if self.values.get(name) is None else self.number(name, above, most)
-
-    def boolean(self, name: str) -> bool:
-        value = self.values.get(name)
-        if value is not None and type(value) is not bool:
-            raise self.error(name, "true or false", value)
-        return bool(value)
-
-    def text(self, name: str) -> str:
-        value = self.values.get(name)
-        if not isinstance(value, str) or not value:
-            raise self.error(name, "a name", value)
-        return value
-
-    def text_or_none(self, name: str) -> str | None:
-        return None if self.values.get(name) is None else self.text(name)
-
-    def choice(self, name: str, choices: tuple[str, ...]) -> str:
-        value = self.values.get(name)
-        if value not in choices:
-            raise self.error(name, " or ".join(choices), value)
-        return str(value)
-
-    def names(self, name: str) -> tuple[str, ...]:
-        value = self.values.get(name) or []
-        if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
-            raise self.error(name, "a list of names", value)
-        return tuple(value)
-
-    def object_or_none(self, name: str) -> Mapping[str, Any] | None:
-        value = self.values.get(name)
-        if value is not None and not isinstance(value, dict):
-            raise self.error(name, "an object or null", value)
-        return value
