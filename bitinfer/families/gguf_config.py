@@ -59,6 +59,7 @@ _READ_HERE = (
 # They say nothing of what the decoder computes.
 _IGNORED = ("tensor_data_layout", "attention.causal", "rope.scaling.finetuned", POOLING_KEY)
 _DEFAULT_ROPE_THETA = 10000.0
+_OFF = (0, "", "none")  # a key that is not understood may have such a value
 _ACTS = {"relu_sqr": "relu2", "swiglu": "silu"}  # other spellings
 
 
@@ -119,10 +120,15 @@ def _check_keys(where: str, name: str, keys: Mapping[str, Any]) -> None:
             f"{where}: expected the keys of a whole model, got none of {', '.join(missing)}: the"
             " file is damaged or of another kind"
         )
+    for key, value in keys.items():
+        if not isinstance(value, bool | int | float | str):
+            raise ConfigError(
+                f"{where}: {name}.{shown(key)}: expected one value, got a list: models with"
+                " different layers are not supported"
+            )
     understood = {*_NUMBERS, *_OPTIONAL, *_READ_HERE, *_IGNORED}
     for key, value in keys.items():
-        off = not isinstance(value, np.ndarray) and value in (0, False, "", "none")
-        if key not in understood and not off:
+        if key not in understood and value not in _OFF:
             raise ConfigError(
                 f"{where}: {name}.{shown(key)}: expected no such key, got {shown(repr(value))}:"
                 " what it asks for is not supported"

@@ -60,6 +60,7 @@ class GgufSource:
         path: The file.
         tensors: Stored name to tensor; scales that stand in tensors of their own are left out.
         config: What config.json would hold, checked.
+        scale_group_size: Columns of a group, if there are projections with several scales.
         i2s_layout: Byte order of the I2_S tensors; None: there are none, or it is not known yet.
         notes: Sentences for the user on what the file left open or has wrong.
     """
@@ -74,7 +75,8 @@ class GgufSource:
         """
         self.path = path
         self._file = GgufFile(path)
-        if self._file.metadata.get("split.count", 1) not in (0, 1):
+        parts = self._file.metadata.get("split.count")
+        if isinstance(parts, int) and parts > 1:
             raise CheckpointError(
                 f"{path}: expected a whole model, got one part of a split file: join the parts with"
                 " llama.cpp's 'llama-gguf-split --merge'"
@@ -84,6 +86,7 @@ class GgufSource:
         ternary = any(stored.dtype == TRITS for stored in self.tensors.values())
         self._values = config_values(self._file, self._text, ternary=ternary)
         self.config = ModelConfig.from_dict(self._values, path.name)
+        self.scale_group_size = self._scale_group_size()
         self.i2s_layout: str | None = None
         self.notes = list(self._text.notes)
 
@@ -132,6 +135,8 @@ class GgufSource:
         is_i2s = self._file.tensors[name].type.name == _I2_S
         matrix = self._file.trits(name, self.i2s_layout if is_i2s else None)
         trits, scales = matrix.trits, matrix.scales
+        if matrix.group is not None:
+            scales = np.where(scales == 0, np.float32(1), scales)  # such groups have no weights
         if (own := own_scale(name)) in self._file.tensors:
             scales = scales * self._file.floats(own).reshape(-1)[0]
         heads = self._permuted_heads(name)
@@ -189,6 +194,22 @@ class GgufSource:
             dtype = TRITS if kind in TERNARY_TYPES and is_projection(name) else dtype
             tensors[name] = StoredGguf(dtype, tensor.shape, kind)
         return tensors
+
+    def _scale_group_size(self) -> int | None:
+        """Of the projections whose blocks do not have one scale in common."""
+        sizes = {}
+        for name, stored in self.tensors.items():
+            scales = self._file.block_scales(name) if stored.dtype == TRITS else None
+            used = scales[scales != 0] if scales is not None else np.empty(0)
+            if used.size and (used != used[0]).any():
+                sizes[self._file.tensors[name].type.block] = name
+        if len(sizes) > 1:
+            groups = ", ".join(f"{size} columns in {name}" for size, name in sizes.items())
+            raise CheckpointError(
+                f"{self.path}: expected scales for groups of one size, got {groups}: take a file of"
+                " one type"
+            )
+        return next(iter(sizes), None)
 
     def _check_scale(self, name: str) -> None:
         tensor = self._file.tensors[name]

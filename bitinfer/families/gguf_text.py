@@ -15,11 +15,13 @@ from tokenizers import AddedToken, Tokenizer
 from bitinfer.errors import ConfigError
 from bitinfer.formats.gguf import GgufFile
 from bitinfer.formats.gguf_tokenizer import tokenizer_from_gguf
+from bitinfer.json_file import shown
 from bitinfer.pooling import Pooling
 
 _MODEL = "tokenizer.ggml.model"
 POOLING_KEY = "pooling_type"  # of embedding models, behind the architecture
 _POOLINGS = {1: "mean", 2: "cls", 3: "last"}  # 0: none
+_NO_TOKENIZER = ("none", "no_vocab")
 _TEMPLATE = "tokenizer.chat_template"
 _MENDED = ("bitnet-25", "bitnet-b1.58")
 _END_OF_TURN = "<|eot_id|>"
@@ -78,11 +80,12 @@ def read_text(file: GgufFile) -> GgufText:
     template = file.metadata.get(_TEMPLATE)
     template = template if isinstance(template, str) else ""
     pooling = _pooling(file)
-    if file.metadata.get(_MODEL) in (None, "none", "no_vocab"):
+    model = file.metadata.get(_MODEL)
+    if model is None or (isinstance(model, str) and model in _NO_TOKENIZER):
         return GgufText(None, None, (), template, (), pooling)
     found = tokenizer_from_gguf(file.metadata, file.path.name)
     ends, notes = found.eos_token_ids, list(found.notes)
-    if file.metadata.get("general.architecture") in _MENDED:
+    if str(file.metadata.get("general.architecture")) in _MENDED:
         turn = found.backend.token_to_id(_END_OF_TURN)
         if turn is not None and turn not in ends:
             ends = tuple(sorted({*ends, turn}))
@@ -120,12 +123,12 @@ def text_files(text: GgufText, config: Mapping[str, Any]) -> dict[str, str]:
 def _pooling(file: GgufFile) -> Pooling | None:
     key = f"{file.metadata.get('general.architecture')}.{POOLING_KEY}"
     kind = file.metadata.get(key, 0)
-    if kind == 0:
+    if isinstance(kind, int) and kind == 0:
         return None
     if not isinstance(kind, int) or kind not in _POOLINGS:
         raise ConfigError(
-            f"{file.path.name}: {key}: expected {', '.join(map(str, _POOLINGS))}, got {kind}: other"
-            " poolings are not supported"
+            f"{file.path.name}: {key}: expected {', '.join(map(str, _POOLINGS))}, got"
+            f" {shown(kind)}: other poolings are not supported"
         )
     return Pooling(_POOLINGS[kind], trained=True)
 

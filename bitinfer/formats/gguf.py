@@ -166,7 +166,7 @@ class GgufFile:
             CheckpointError: one is not finite.
         """
         tensor = self.tensors[name]
-        if tensor.type.name not in TERNARY_BLOCKS:
+        if tensor.type.name not in TERNARY_BLOCKS or len(tensor.shape) != 2:
             return None
         blocks = self.view(name).reshape(-1, tensor.type.block_bytes)
         scales = half(blocks, TERNARY_BLOCKS[tensor.type.name][1]).reshape(tensor.shape[0], -1)
