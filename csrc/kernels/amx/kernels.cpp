@@ -32,6 +32,7 @@ constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in eve
 #include "kernels/avx512vnni/words.h"
 #include "kernels/generic/lane_groups.inl.h"
 #include "kernels/generic/unpack_panel.inl.h"
+#include "kernels/avx512vnni/unpack_b1.inl.h"
 #include "kernels/avx512vbmi/unpack_t5.inl.h"
 #include "kernels/generic/token_blocks.inl.h"
 #include "kernels/avx512vnni/dot_words.h"

@@ -37,6 +37,7 @@ constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in eve
 #include "kernels/generic/chosen_rows.inl.h"
 #include "kernels/avx2/gemv_columns.inl.h"
 #include "kernels/generic/unpack_panel.inl.h"
+#include "kernels/generic/unpack_b1.inl.h"
 #include "kernels/generic/unpack_t5.inl.h"
 #include "kernels/generic/token_blocks.inl.h"
 #include "kernels/avx2/micro_kernels.inl.h"
@@ -80,7 +81,7 @@ BITINFER_SYMBOL void ternary_gemv_addsub_i8_t3_i32(const TileStreams& streams, i
 
 BITINFER_SYMBOL void ternary_gemv_addsub_i8_b1_i32(const TileStreams& streams, int64_t num_blocks,
                                                    const Activation& a) {
-  for_each_lane_group<4>(streams, num_blocks << 6, kB1Rows,
+  for_each_lane_group<8>(streams, num_blocks << 6, kB1Rows,
                          [&](const auto& lanes) { b1_lane_group(lanes, num_blocks, a.tables); });
 }
 

@@ -33,6 +33,7 @@ constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in eve
 #include "kernels/avx512vnni/words.h"
 #include "kernels/generic/lane_groups.inl.h"
 #include "kernels/generic/unpack_panel.inl.h"
+#include "kernels/avx512vnni/unpack_b1.inl.h"
 #include "kernels/avx512vbmi/unpack_t5.inl.h"
 #include "kernels/avx512vbmi/ternary_gemv_t5.inl.h"
 #include "kernels/avx512vbmi/build_tables_t5.inl.h"

@@ -38,6 +38,7 @@ constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in eve
 #include "kernels/generic/lane_groups.inl.h"
 #include "kernels/generic/read_streams.inl.h"
 #include "kernels/generic/unpack_panel.inl.h"
+#include "kernels/avx512vnni/unpack_b1.inl.h"
 #include "kernels/generic/unpack_t5.inl.h"
 #include "kernels/generic/token_blocks.inl.h"
 #include "kernels/avx512vnni/dot_words.h"
@@ -61,7 +62,7 @@ constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in eve
 
 BITINFER_SYMBOL void ternary_gemv_addsub_i8_b1_i32(const TileStreams& streams, int64_t num_blocks,
                                                    const Activation& a) {
-  for_each_lane_group<4>(streams, num_blocks << 6, kB1Rows,
+  for_each_lane_group<8>(streams, num_blocks << 6, kB1Rows,
                          [&](const auto& lanes) { b1_lane_group(lanes, num_blocks, a.tables); });
 }
 

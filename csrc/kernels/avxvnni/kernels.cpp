@@ -25,6 +25,7 @@ constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in eve
 #include "kernels/generic/lane_groups.inl.h"
 #include "kernels/generic/read_streams.inl.h"
 #include "kernels/generic/unpack_panel.inl.h"
+#include "kernels/generic/unpack_b1.inl.h"
 #include "kernels/generic/unpack_t5.inl.h"
 #include "kernels/generic/token_blocks.inl.h"
 #include "kernels/avxvnni/dot_words.h"

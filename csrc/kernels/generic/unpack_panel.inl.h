@@ -73,23 +73,6 @@ BITINFER_INLINE void store_quad(const __m256i* plane, uint8_t* quad, int64_t gro
   }
 }
 
-// One b1 tile (64 rows): a bit is the code 0 or 2.
-BITINFER_INLINE void unpack_b1(const uint8_t* tile, int64_t num_blocks, uint8_t* panel,
-                               int64_t group_bytes) {
-  const __m256i two = _mm256_set1_epi8(2);
-  for (int64_t b = 0; b < num_blocks; ++b, panel += 2 * kQuadBytes) {
-    for (int half = 0; half < 2; ++half, tile += 32) {
-      __m256i bits = load32(tile);
-      __m256i plane[8];
-      plane[0] = _mm256_and_si256(_mm256_add_epi8(bits, bits), two);
-      for (int i = 1; i < 8; ++i, bits = _mm256_srli_epi16(bits, 1))
-        plane[i] = _mm256_and_si256(bits, two);
-      for (int q = 0; q < 2; ++q)
-        store_quad(plane + 4 * q, panel + 2 * half * group_bytes + q * kQuadBytes, group_bytes);
-    }
-  }
-}
-
 // Codes of the 3 trits of magnitudes 0..13: the base-3 digits of 13 + m.
 struct T3Codes {
   alignas(16) uint8_t digit[3][16];
