@@ -35,8 +35,9 @@ TEMPLATE = (
 class Running:
     """A server in a thread."""
 
-    def __init__(self, service: Service, server: Server, port: int) -> None:
-        self.service, self.server, self.port = service, server, port
+    def __init__(self, service: Service, server: Server, listener: socket.socket) -> None:
+        self.service, self.server, self.listener = service, server, listener
+        self.port = listener.getsockname()[1]
 
     @property
     def url(self) -> str:
@@ -84,7 +85,7 @@ def running(
         thread.start()
         try:
             assert ready.wait(30)
-            yield Running(service, server, sock.getsockname()[1])
+            yield Running(service, server, sock)
         finally:
             server.should_exit = server.force_exit = True
             thread.join()

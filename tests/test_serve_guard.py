@@ -14,7 +14,9 @@ from served import NAME, QUESTION, answer, running
 from bitinfer.model import Model
 from bitinfer.runtime import default_model
 from bitinfer.serve import limits
+from bitinfer.serve.app import BODIES
 from bitinfer.serve.protocol import Protocol
+from bitinfer.tokenizer import Tokenizer
 
 CHAT = "/v1/chat/completions"
 BODY = {"model": NAME, "messages": QUESTION, "max_tokens": 4, "temperature": 0}
@@ -76,6 +78,21 @@ def test_hosts_and_origins_can_be_allowed(locked):
     key = "Bearer secret-key"
     given = {"host": "llm.lan", "origin": "http://pages.example", "authorization": key}
     assert locked.ask("GET", "/v1/models", **given)[0] == 200
+
+
+@pytest.mark.parametrize(("page", "status"), [("pages", 200), ("evil", 400)])
+def test_only_allowed_pages_are_told_that_they_may_ask(locked, page, status):
+    with locked.connect() as sock:
+        sock.sendall(
+            b"OPTIONS /v1/chat/completions HTTP/1.0\r\nhost: localhost\r\n"
+            + f"origin: http://{page}.example\r\n".encode()
+            + b"access-control-request-method: POST\r\n"
+            b"access-control-request-headers: authorization, content-type\r\n\r\n"
+        )
+        head = sock.makefile("rb").read().decode().lower()
+    assert int(head.split()[1]) == status
+    allowed = "access-control-allow-origin: http://pages.example" in head
+    assert allowed == (status == 200)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +163,16 @@ def test_another_path_is_not_found(served, path):
 def test_a_body_that_is_too_large_is_refused_after_it_is_sent(served):
     status, reply = served.ask("POST", CHAT, b" " * (limits.MOST_BODY_BYTES + 1))
     assert (status, code(reply)) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize("text", ["cat " * 2_000_000, "a" * 8_000_000], ids=["words", "letters"])
+def test_a_text_that_cannot_fit_is_not_even_tokenized(served, monkeypatch, text):
+    monkeypatch.setattr(Tokenizer, "encode", None)
+    monkeypatch.setattr(Tokenizer, "encode_rendered", None)
+    chat = {"messages": [{"role": "user", "content": text}]}
+    for path, body in (("/v1/completions", {"prompt": text}), (CHAT, chat)):
+        status, reply = served.ask("POST", path, body)
+        assert (status, code(reply)) == (400, "context_length_exceeded")
 
 
 def test_a_body_that_says_it_is_huge_is_refused_at_once(served):
@@ -224,7 +251,8 @@ def test_a_reader_that_stalls_is_cut(served, model, monkeypatch):
     lost = Protocol.connection_lost
     monkeypatch.setattr(Protocol, "connection_lost", lambda *args: (lost(*args), closed.set()))
     longest = max(range(model.tokenizer.vocab_size), key=lambda i: len(model.tokenizer.decode([i])))
-    body = json.dumps({"tokens": [longest] * 500_000}).encode()  # more than buffers hold
+    body = json.dumps({"tokens": [longest] * 50_000}).encode()  # more than the buffers hold
+    served.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # of its connections
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.settimeout(30)
@@ -298,3 +326,28 @@ def test_tokens_and_back(served, model):
     assert served.ask("POST", "/detokenize", reply) == (200, {"content": text})
     status, reply = served.ask("POST", "/detokenize", {"tokens": [1 << 30]})
     assert (status, code(reply)) == (400, "invalid_value")
+
+
+VALID = {
+    CHAT: {"messages": QUESTION, "max_tokens": 2},
+    "/v1/completions": {"prompt": "Hi", "max_tokens": 2},
+    "/v1/responses": {"input": "Hi", "max_output_tokens": 2},
+    "/v1/embeddings": {"input": "Hi"},
+    "/api/chat": {"model": NAME, "messages": QUESTION, "options": {"num_predict": 2}},
+    "/api/generate": {"model": NAME, "prompt": "Hi", "options": {"num_predict": 2}},
+    "/tokenize": {"content": "Hi"},
+    "/detokenize": {"tokens": [300]},
+}
+JUNK = [None, -1, 1e308, 2**64, "\r\n\0", [[]], {"a": {}}]
+
+
+@pytest.mark.filterwarnings("ignore:.*not trained")
+@pytest.mark.parametrize("path", BODIES)
+def test_no_junk_in_any_field_breaks_a_route(served, path):
+    """Each answer is one that was meant: never a 5xx, nor an error in another shape."""
+    for field in BODIES[path].__struct_fields__:
+        for junk in JUNK:
+            status, reply = served.ask("POST", path, {**VALID[path], field: junk})
+            assert status in (200, 400, 404), (field, junk, reply)
+            if status != 200:
+                assert reply["error"], (field, junk)

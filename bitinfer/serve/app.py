@@ -33,6 +33,7 @@ _POSTS: dict[str, tuple[Callable[[Request], Awaitable[Response]], type]] = {
     "/tokenize": (info.tokenize, schemas.TokenizeRequest),
     "/detokenize": (info.detokenize, schemas.DetokenizeRequest),
 }
+BODIES = {path: body for path, (_, body) in _POSTS.items()}  # what each of them takes
 _GETS = {
     "/": info.page,
     "/health": info.health,
@@ -61,16 +62,16 @@ def make_app(service: Service, access: Access) -> ASGIApp:
         },
     )
     inner.state.service = service
-    inner.state.openapi = documented(_ROUTES, {path: body for path, (_, body) in _POSTS.items()})
-    app: ASGIApp = inner
+    inner.state.openapi = documented(_ROUTES, BODIES)
+    app: ASGIApp = Guard(inner, access, service.metrics, {route.path for route in _ROUTES})
     if access.origins:
-        app = CORSMiddleware(
+        app = CORSMiddleware(  # before the guard, for a browser asks first without the key
             app,
             allow_origins=list(access.origins),
             allow_methods=["GET", "POST"],
             allow_headers=["authorization", "content-type"],
         )
-    return Guard(app, access, service.metrics, {route.path for route in _ROUTES})
+    return app
 
 
 async def _error(request: Request, cause: Exception) -> Response:

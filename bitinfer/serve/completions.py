@@ -60,6 +60,8 @@ def _prompts(service: Service, body: CompletionRequest) -> list[Prompt]:
         raise invalid("prompt: expected a text, token ids, or a list of either")
     if len(given) > limits.MOST_REPLIES:
         raise invalid(f"prompt: expected at most {limits.MOST_REPLIES}, got {len(given)}")
+    for prompt in given:
+        service.check_length([prompt] if isinstance(prompt, str) else [], "prompt")
     setup = service.model.setup
     return [service.prompt(setup.prompt_ids(prompt)) for prompt in given]  # type: ignore[arg-type]
 

@@ -46,6 +46,8 @@ async def embeddings(request: Request) -> Response:
             "dimensions",
         )
     texts = [body.input] if isinstance(body.input, str) else body.input
+    for text in texts:
+        service.check_length([text], "input")
 
     def work() -> tuple[NDArray[np.float32], int]:
         tokens = sum(len(model.tokenizer.encode_whole(text)) for text in texts)

@@ -22,4 +22,5 @@ MOST_BIASES = 1024
 MOST_TOOLS = 128
 MOST_GRAMMAR_CHARS = 64 << 10  # compiles within seconds, whatever it says
 GRAMMAR_TIME_S = 10.0
+MOST_TOKENIZE_CHARS = 1 << 20
 MOST_EMBEDDINGS = 256

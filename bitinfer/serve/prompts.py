@@ -47,7 +47,9 @@ def chat_prompt(service: Service, body: ChatRequest, tool_format: ToolFormat) ->
                 "tools",
             )
         given["tools"] = [msgspec.to_builtins(tool) for tool in body.tools]
-    token_ids = model.encode_chat([_message(message) for message in body.messages], given)
+    messages = [_message(message) for message in body.messages]
+    service.check_length((message["content"] for message in messages), "messages")
+    token_ids = model.encode_chat(messages, given)
     end = model.tokenizer.decode(token_ids[-2 * len(OPEN) :], skip_special_tokens=False)
     return service.prompt(token_ids, opens_thinking=end.rstrip().endswith(OPEN))
 

@@ -175,7 +175,7 @@ class CompletionRequest(Generation, kw_only=True):
 class TokenizeRequest(Struct, kw_only=True):
     """POST /tokenize."""
 
-    content: Text
+    content: Annotated[str, Meta(max_length=limits.MOST_TOKENIZE_CHARS)]
     model: str | None = None
     add_special: bool = False
     parse_special: bool = False

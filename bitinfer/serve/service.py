@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -58,6 +58,8 @@ class Service:
         self.started = int(time.time())
         self.metrics = Metrics(backend, name)
         self.draining = False
+        longest = max(map(len, model.tokenizer.vocabulary.values()))
+        self._most_chars = longest * model.context_length
         self._pool = ThreadPoolExecutor(_PREPARERS, "bitinfer-prepare")
         self._embedder = ThreadPoolExecutor(1, "bitinfer-embed")
 
@@ -167,6 +169,22 @@ class Service:
         self.backend.close()
         for pool in (self._pool, self._embedder):
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def check_length(self, texts: Iterable[str], param: str) -> None:
+        """Refuse texts that cannot fit the context, before time is spent on tokenizing them.
+
+        Raises:
+            ApiError: were each token the longest there is, they would still be too long.
+        """
+        length = sum(map(len, texts))
+        if length > self._most_chars:
+            raise ApiError(
+                400,
+                f"{param}: expected at most {self.model.context_length} tokens, the context, got"
+                f" {length} characters: shorten it",
+                "context_length_exceeded",
+                param,
+            )
 
     def prompt(self, token_ids: Sequence[int], opens_thinking: bool = False) -> Prompt:
         """A prompt of token ids.
