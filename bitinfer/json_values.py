@@ -27,7 +27,7 @@ class JsonValues:
         return ConfigError(f"{self.where}: {name}: expected {expected}, got {seen}")
 
     def integer(self, name: str, low: int, high: int, default: int | None = None) -> int:
-        """A whole number from ``low`` to ``high``; absent or null is ``default``, if there is one."""
+        """A whole number from ``low`` to ``high``; absent or null is ``default``."""
         value = self.values.get(name)
         value = default if value is None else value
         if type(value) is not int or not low <= value <= high:  # bool is no number here
