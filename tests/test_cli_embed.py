@@ -33,7 +33,7 @@ def parsed(stdout: str) -> np.ndarray:
 
 
 def test_json_lines_hold_every_bit(folder: Path, vectors: np.ndarray) -> None:
-    done = run("embed", folder, *TEXTS)
+    done = run_inside("embed", folder, *TEXTS)
     assert (done.returncode, done.stderr) == (0, "")
     assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == TEXTS
     assert parsed(done.stdout).tobytes() == vectors.tobytes()
@@ -62,7 +62,7 @@ def test_vectors_are_written_to_files(folder: Path, vectors: np.ndarray, tmp_pat
 
 def test_similarity_is_a_table_of_cosines(folder: Path, vectors: np.ndarray) -> None:
     texts = [*TEXTS, "a very long text that no table has room for \x1b[31m"]
-    done = run("embed", folder, "--similarity", *texts, NO_COLOR="1")
+    done = run_inside("embed", folder, "--similarity", *texts)
     rows = done.stdout.splitlines()
     assert all(len(row) <= 80 for row in rows)
     assert "\x1b" not in done.stdout

@@ -293,6 +293,23 @@ def test_offline_a_model_that_another_program_pulled_is_packed(hub, tmp_path, mo
     assert hub.requests == []
 
 
+def test_files_that_describe_embeddings_are_pulled_with_their_folder(hub, tmp_path, monkeypatch):
+    hub.files["modules.json"] = b"[]"
+    hub.files["1_Pooling/config.json"] = b'{"pooling_mode_lasttoken": true}'
+    hub.files["2_Dense/config.json"] = b"{}"
+    folder = pull(NAME, silent)
+    assert (folder / "1_Pooling" / "config.json").read_bytes().startswith(b'{"pooling')
+    assert not (folder / "2_Dense").exists()
+    assert verify(find_kept(NAME).record, silent) == []
+    (folder / "1_Pooling" / "config.json").write_bytes(b"{}")
+    assert [damage.path.parent.name for damage in verify(find_kept(NAME).record, silent)] == [
+        "1_Pooling"
+    ]
+    shutil.rmtree(tmp_path / "bitinfer")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert (open_model(NAME, silent) / "1_Pooling" / "config.json").stat().st_size > 2
+
+
 # What is kept
 
 
