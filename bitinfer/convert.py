@@ -130,15 +130,14 @@ class CanonicalWeights:
     def _pack_trits(self, weight: TernaryWeight) -> NDArray[np.uint8]:
         assert isinstance(self.source, GgufSource)
         matrix = self.source.trits(weight.stored)
-        if matrix.group is not None:
-            raise CheckpointError(
-                f"{weight.stored}: expected one scale for all weights, got one for each"
-                f" {matrix.group} columns in {self.source.path}: these are not supported yet"
-            )
-        where = f"{weight.stored} in {self.source.path}: scale"
-        scale = effective_scale(matrix.scales[0], self.plan.dialect, where)
-        self._scales[f"{weight.name}_scale"] = np.array([scale], np.float32)
-        return _core.pack(matrix.trits, self.packing)
+        shape = scale_shape(self.plan.spec, weight.n, weight.k)
+        if shape == (1,):
+            where = f"{weight.stored} in {self.source.path}: scale"
+            scales = np.array([effective_scale(matrix.scales[0], self.plan.dialect, where)])
+        else:
+            dtype = {"F16": np.float16, "F32": np.float32}[weight.scale_dtype]
+            scales = np.broadcast_to(matrix.scales.T, shape).astype(dtype)
+        return self._pack_codes(weight, matrix.trits, scales)
 
     def _pack_codes(
         self, weight: TernaryWeight, codes: NDArray[np.int8], scales: NDArray[Any]

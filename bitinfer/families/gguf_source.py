@@ -25,6 +25,7 @@ from bitinfer.families.gguf_names import (
 )
 from bitinfer.families.gguf_text import read_text, text_files
 from bitinfer.formats.gguf import TERNARY_TYPES, GgufFile, TernaryMatrix
+from bitinfer.formats.gguf_blocks import TERNARY_BLOCKS
 from bitinfer.formats.gguf_floats import FLOAT_BLOCKS
 from bitinfer.formats.safetensors import describe_shape
 from bitinfer.formats.source import TRITS
@@ -43,11 +44,19 @@ _KNOWN_LAYOUTS = {
 
 @dataclass(frozen=True)
 class StoredGguf:
-    """A tensor as ``GgufSource`` gives it: ``dtype`` is ``TRITS`` or that of its floats."""
+    """A tensor as ``GgufSource`` gives it.
+
+    Attributes:
+        dtype: ``TRITS``, or that of its floats.
+        shape: (N, K), or (K,).
+        type_name: Its type in the file.
+        scale_dtype: Of the scales of trits.
+    """
 
     dtype: str
     shape: tuple[int, ...]
     type_name: str
+    scale_dtype: str = "F32"
 
     def __str__(self) -> str:
         return f"{self.type_name} {describe_shape(self.shape)}"
@@ -135,8 +144,6 @@ class GgufSource:
         is_i2s = self._file.tensors[name].type.name == _I2_S
         matrix = self._file.trits(name, self.i2s_layout if is_i2s else None)
         trits, scales = matrix.trits, matrix.scales
-        if matrix.group is not None:
-            scales = np.where(scales == 0, np.float32(1), scales)  # such groups have no weights
         if (own := own_scale(name)) in self._file.tensors:
             scales = scales * self._file.floats(own).reshape(-1)[0]
         heads = self._permuted_heads(name)
@@ -192,7 +199,9 @@ class GgufSource:
             dtype = "F32" if kind in (*FLOAT_BLOCKS, *TERNARY_TYPES) else kind
             dtype = kind if kind in _STORED_FLOATS else dtype
             dtype = TRITS if kind in TERNARY_TYPES and is_projection(name) else dtype
-            tensors[name] = StoredGguf(dtype, tensor.shape, kind)
+            own = own_scale(name) in self._file.tensors
+            scale_dtype = "F16" if kind in TERNARY_BLOCKS and not own else "F32"
+            tensors[name] = StoredGguf(dtype, tensor.shape, kind, scale_dtype)
         return tensors
 
     def _scale_group_size(self) -> int | None:
@@ -203,6 +212,11 @@ class GgufSource:
             used = scales[scales != 0] if scales is not None else np.empty(0)
             if used.size and (used != used[0]).any():
                 sizes[self._file.tensors[name].type.block] = name
+        if sizes and self.needs_layout:
+            raise CheckpointError(
+                f"{self.path}: expected ternary types with scales for groups, got I2_S among them:"
+                " take a file of one type"
+            )
         if len(sizes) > 1:
             groups = ", ".join(f"{size} columns in {name}" for size, name in sizes.items())
             raise CheckpointError(

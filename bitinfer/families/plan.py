@@ -114,6 +114,8 @@ def make_plan(
     masters = family.masters or FIRST_PROJECTION_NORM in names
     dialect = _dialect(masters, config, modules, ternarize)
     spec = make_spec(config, **_traits(family, config, dialect, names))
+    if source.scale_group_size is not None:  # such models were not trained with int8 activations
+        spec |= {"scale_group_size": source.scale_group_size, "activation_levels": 16383}
     shapes = ternary_shapes(spec)
     floats = float_shapes(spec)
     head = EMBEDDING if spec["tie_word_embeddings"] else HEAD
@@ -139,6 +141,7 @@ def make_plan(
             k,
             _form(source, names[name], n, k, dialect),
             names[scales[name]] if name in scales else None,
+            _scale_dtype(source, names[name], spec),
         )
         for name, (n, k) in shapes.items()
     )
@@ -183,6 +186,13 @@ def _traits(
         traits["projection_norm"] = "rms_norm"
         traits["projection_norm_eps"] = dialect.norm_eps or config.rms_norm_eps
     return traits
+
+
+def _scale_dtype(source: TensorSource, stored: str, spec: Mapping[str, Any]) -> str:
+    """Scales of groups stay as they are stored."""
+    if not _holds_scale(source, stored) or spec["scale_group_size"] is None:
+        return "F32"
+    return str(source.tensors[stored].scale_dtype)
 
 
 def _holds_scale(source: TensorSource, stored: str | None) -> bool:

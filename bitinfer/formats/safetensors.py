@@ -163,7 +163,7 @@ class Checkpoint:
 
     Attributes:
         path: The model folder.
-        notes: None.
+        notes, scale_group_size: None.
         files: The mapped shards, in order of their names.
         tensors: Name to place, over all shards.
     """
@@ -177,6 +177,7 @@ class Checkpoint:
         """
         self.path = folder
         self.notes: tuple[str, ...] = ()
+        self.scale_group_size: int | None = None
         index = folder / INDEX_NAME
         if (folder / SINGLE_NAME).exists() or not index.exists():
             self.files = [SafetensorsFile(_single(folder))]

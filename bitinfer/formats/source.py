@@ -45,6 +45,10 @@ class TensorSource(Protocol):
         """What the checkpoint says of the model."""
 
     @property
+    def scale_group_size(self) -> int | None:
+        """Columns of a group, if there are ``TRITS`` with several scales."""
+
+    @property
     def notes(self) -> Sequence[str]:
         """Sentences for the user on what it left open or has wrong."""
 
