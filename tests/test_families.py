@@ -1,6 +1,15 @@
 import numpy as np
 import pytest
-from checkpoints import GEMMA3, LLAMA, ONEBIT, TINY, make_tensors, projections, write_checkpoint
+from checkpoints import (
+    GEMMA3,
+    LLAMA,
+    ONEBIT,
+    QWEN3,
+    TINY,
+    make_tensors,
+    projections,
+    write_checkpoint,
+)
 
 from bitinfer.config import ModelConfig
 from bitinfer.convert import open_checkpoint
@@ -268,6 +277,14 @@ def test_a_gemma_encoder_is_planned(tmp_path):
         "layer_types": ["sliding_attention", "full_attention"],
     }
     assert {name: made.spec[name] for name in wanted} == wanted
+
+
+def test_names_without_a_prefix_show_an_encoder_too(tmp_path):
+    config = {**GEMMA3, **QWEN3, "tie_word_embeddings": False, "quantization_config": None}
+    tensors, _ = make_tensors({**config, "architectures": ["Qwen3Model"]}, form="master")
+    assert plan(tmp_path / "encoder", config, tensors).head == "embed_tokens.weight"
+    whole = {f"model.{name}": tensor for name, tensor in tensors.items()}
+    assert "are missing: lm_head.weight" in plan_error(tmp_path / "whole", config, whole)
 
 
 def test_one_is_added_to_the_gains_of_gemma_but_not_inside_its_projections(tmp_path):

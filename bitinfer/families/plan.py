@@ -108,7 +108,7 @@ def make_plan(
         CheckpointError: a tensor is missing, unexpected, or of the wrong shape or dtype.
     """
     names = canonical_names(source.tensors)
-    if HEAD not in names and (family.tied or _is_encoder(config)):
+    if HEAD not in names and (family.tied or _is_encoder(config, names)):
         config = replace(config, tie_word_embeddings=True)
     modules = [name.removesuffix(".weight") for name in ternary_shapes(make_spec(config))]
     masters = family.masters or FIRST_PROJECTION_NORM in names
@@ -155,9 +155,10 @@ def make_plan(
     )
 
 
-def _is_encoder(config: ModelConfig) -> bool:
-    """Whether the architecture is a model without a head."""
-    return bool(config.architectures) and config.architectures[0].endswith("Model")
+def _is_encoder(config: ModelConfig, names: Mapping[str, str]) -> bool:
+    """Whether it is a model without a head, by its architecture or by names without a prefix."""
+    named = bool(config.architectures) and config.architectures[0].endswith("Model")
+    return named or names.get(EMBEDDING) == EMBEDDING.removeprefix("model.")
 
 
 def _dialect(
