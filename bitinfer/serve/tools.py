@@ -57,6 +57,7 @@ class ToolCallParser:
         self._tagged = tool_format.tagged
         self._held = ""
         self._inside = False  # behind an open tag, or in a reply that may be JSON
+        self._found = False  # a call between tags
         self._decided = False  # the beginning of a reply without tags was seen
 
     def add(self, piece: str) -> list[str | dict[str, str]]:
@@ -67,32 +68,33 @@ class ToolCallParser:
     def finish(self) -> list[str | dict[str, str]]:
         """Return what waits at the end of the reply."""
         held, self._held = self._held, ""
-        if not held.strip():
+        if not held or (self._found and not held.strip()):
             return []
         calls = _calls(held) if self._inside else None
         return list(calls) if calls else [_OPEN * (self._tagged and self._inside) + held]
 
     def _tagged_parts(self) -> list[str | dict[str, str]]:
+        """White space before a call is dropped, so it waits like the beginning of a tag."""
         parts: list[str | dict[str, str]] = []
         while True:
-            tag = _CLOSE if self._inside else _OPEN
-            before, found, rest = self._held.partition(tag)
-            if not found:
+            before, tag, rest = self._held.partition(_CLOSE if self._inside else _OPEN)
+            if not tag:
                 break
-            if self._inside:
-                parts += _calls(before) or [_OPEN + before + _CLOSE]
-            elif before.strip():
-                parts.append(before)
+            if not self._inside:
+                parts.append(before.rstrip())
+            elif calls := _calls(before):
+                parts += calls
+                self._found = True
+            else:
+                parts.append(_OPEN + before + tag)
             self._held, self._inside = rest, not self._inside
         if not self._inside:
-            kept = next((n for n in range(len(_OPEN), 0, -1) if self._held.endswith(_OPEN[:n])), 0)
-            text, self._held = self._held[: len(self._held) - kept], self._held[-kept:] * bool(kept)
-            space = not text.strip()  # between calls, or before the first
-            if space:
-                self._held = text + self._held
-            elif text:
-                parts.append(text)
-        return parts
+            held = self._held
+            begun = next((n for n in range(len(_OPEN), 0, -1) if held.endswith(_OPEN[:n])), 0)
+            text = held[: len(held) - begun].rstrip()
+            parts.append(text)
+            self._held = held[len(text) :]
+        return [part for part in parts if part]
 
     def _bare_parts(self) -> list[str | dict[str, str]]:
         if not self._decided and self._held.strip():
