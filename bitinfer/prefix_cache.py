@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from bitinfer.engine import Engine, KvCache
 
+_STRIDE = 256  # ids that are compared at once
+
 
 @dataclass(frozen=True)
 class Lease:
@@ -64,4 +66,7 @@ class PrefixCache:
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     """How many leading ids are the same."""
     most = min(len(a), len(b))
-    return next((n for n in range(most) if a[n] != b[n]), most)
+    start = 0
+    while start < most and a[start : start + _STRIDE] == b[start : start + _STRIDE]:
+        start += _STRIDE
+    return next((n for n in range(start, most) if a[n] != b[n]), most)

@@ -68,6 +68,16 @@ def test_while_it_is_lent_others_get_new_ones() -> None:
     assert kept.lend([1, 2, 3]).cache is first.cache
 
 
-@pytest.mark.parametrize(("a", "b", "same"), [([], [1], 0), ([1, 2], [1, 2, 3], 2), ([1], [2], 0)])
+@pytest.mark.parametrize(
+    ("a", "b", "same"),
+    [
+        ([], [1], 0),
+        ([1, 2], [1, 2, 3], 2),
+        ([1], [2], 0),
+        ([1] * 600, [*[1] * 599, 2], 599),
+        ([1] * 512, [1] * 700, 512),
+        ([1] * 300, [1] * 300, 300),
+    ],
+)
 def test_common_prefix(a, b, same) -> None:
     assert common_prefix(a, b) == same

@@ -18,8 +18,11 @@ from itertools import count
 from typing import Any, Generic, Protocol, TypeVar
 
 from bitinfer.engine import KV_BLOCK
+from bitinfer.prefix_cache import common_prefix
 from bitinfer.serve.fair_queue import FairQueue
 from bitinfer.serve.prefix_tree import PrefixTree
+
+_WORTH_WAITING = KV_BLOCK // 2  # ids that another prompt has to spare
 
 
 class Cache(Protocol):
@@ -176,7 +179,8 @@ class Scheduler(Generic[T]):
         """
         for task, number in self._planned.items():
             if number > 1 and task.cache is not None:  # so that others find the prompt already
-                self._keep(task, task.cache.length // KV_BLOCK * KV_BLOCK)
+                end = task.cache.length
+                self._keep(task, end if task.missing == 1 else end // KV_BLOCK * KV_BLOCK)
         plan: dict[T, int] = {}
         while not plan and (self._running or self.waiting):
             plan = self._shared_budget()
@@ -212,14 +216,13 @@ class Scheduler(Generic[T]):
         return plan
 
     def _awaits_prefix(self, task: T) -> bool:
-        """Whether a prompt that is being run will soon spare it a block or more."""
-        ids = task.token_ids[:-1]
+        """Whether a prompt that is being run will soon spare it many ids."""
         for other in self._running:
-            if other.cache is None or other.missing <= 1:
-                continue
-            end = other.cache.length // KV_BLOCK * KV_BLOCK + KV_BLOCK  # the block in progress
-            if end <= min(len(ids), len(other.token_ids)) and ids[:end] == other.token_ids[:end]:
-                return True
+            if other.cache is not None and other.missing > 1:
+                same = common_prefix(task.token_ids[:-1], other.token_ids)
+                kept = other.cache.length // KV_BLOCK * KV_BLOCK
+                if same - kept >= _WORTH_WAITING:
+                    return True
         return False
 
     def _start(self, task: T) -> bool:
