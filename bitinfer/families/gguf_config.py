@@ -55,6 +55,8 @@ _OPTIONAL = {
 _READ_HERE = (
     *("vocab_size", "attention.value_length", "rope.dimension_count", "rope.scaling.type"),
     *("rope.scaling.factor", "rope.scale_linear"),
+    *("rope.scaling.original_context_length", "rope.scaling.yarn_beta_fast"),
+    "rope.scaling.yarn_beta_slow",
 )
 # They say nothing of what the decoder computes.
 _IGNORED = ("tensor_data_layout", "attention.causal", "rope.scaling.finetuned", POOLING_KEY)
@@ -173,7 +175,14 @@ def _rope_scaling(where: str, name: str, keys: Mapping[str, Any]) -> dict[str, A
             f"{where}: {name}.rope.scaling.factor: expected 1, as there is no scaling, got"
             f" {shown(repr(factor))}"
         )
-    return {"rope_type": kind or "linear", "factor": _plain(factor)}
+    scaling = {"rope_type": kind or "linear", "factor": _plain(factor)}
+    if kind == "yarn":
+        trained = keys.get("rope.scaling.original_context_length", keys["context_length"])
+        scaling["original_max_position_embeddings"] = trained
+        for beta in ("beta_fast", "beta_slow"):
+            if f"rope.scaling.yarn_{beta}" in keys:
+                scaling[beta] = _plain(keys[f"rope.scaling.yarn_{beta}"])
+    return scaling
 
 
 def _plain(value: object) -> Any:
