@@ -10,7 +10,6 @@ import pytest
 from checkpoints import LLAMA, TINY, make_tensors, write_checkpoint
 from gguf_files import TYPE_NUMBERS, gguf_bytes, key
 from gguf_models import (
-    F32,
     U32,
     WIDE,
     config_keys,
@@ -24,8 +23,7 @@ from gguf_models import (
 import bitinfer
 from bitinfer.convert import convert
 from bitinfer.engine import Engine
-from bitinfer.errors import BitinferError, CheckpointError, ConfigError, TokenizerError
-from bitinfer.families.gguf_source import GgufSource
+from bitinfer.errors import BitinferError, CheckpointError, TokenizerError
 from bitinfer.formats.gguf import GgufFile
 from bitinfer.formats.packed import PACKED_NAME, PackedFile
 from bitinfer.model import Model
@@ -223,56 +221,6 @@ def test_a_model_that_is_not_ternary_is_refused_with_a_program_that_runs_it(tmp_
         CheckpointError, match=rf"blk.0.attn_q.weight: .* got {kind} \(256, 256\).*llama.cpp runs"
     ):
         Engine.load(path)
-
-
-@pytest.mark.parametrize(
-    ("arch", "fields", "message"),
-    [
-        ("gpt2", {}, "general.architecture: expected one of bitnet, .*got 'gpt2'"),
-        ("bitnet", {"block_count": None}, "got none of bitnet.block_count"),
-        ("bitnet", {"expert_count": (U32, 8)}, "bitnet.expert_count: expected no such key, got 8"),
-        ("bitnet", {"rope.dimension_count": (U32, 32)}, "expected 64, the width of a head, got 32"),
-        ("bitnet", {"attention.value_length": (U32, 32)}, "expected 64, the width of a head"),
-        ("bitnet", {"attention.head_count": (U32, 0)}, "num_attention_heads: expected a whole"),
-        ("bitnet", {"attention.head_count_kv": (9, (4, [2, 2]))}, "expected one value, got a list"),
-        ("bitnet", {"rope.scaling.type": (9, (4, [2, 2]))}, "expected one value, got a list"),
-        ("bitnet", {"pooling_type": (9, (4, [2, 2]))}, "pooling_type: expected 1, 2, 3, got"),
-        ("bitnet", {"pooling_type": (U32, 4)}, "pooling_type: expected 1, 2, 3, got 4"),
-        ("bitnet", {"rope.scaling.type": (8, "longrope")}, "rope_type: expected one of"),
-        ("bitnet", {"hidden_activation": (8, "gelu")}, "hidden_act: expected .* got 'gelu'"),
-        ("bitnet", {"feed_forward_length": (U32, 256)}, "blk.0.ffn_sub_norm.weight: expected"),
-        ("bitnet", {"block_count": (U32, 3)}, "missing: model.layers.2"),
-        ("bitnet", {"block_count": (U32, 1)}, "does not call for are there: blk.1"),
-    ],
-)
-def test_what_the_metadata_say_wrong_is_named(tmp_path, arch, fields, message):
-    stored, trits = make_tensors(BITNET)
-    path = tmp_path / "model.gguf"
-    tensors = model_tensors(stored, trits, "TQ2_0")
-    path.write_bytes(gguf_bytes(tensors, config_keys(arch, BITNET, **fields)))
-    with pytest.raises((ConfigError, CheckpointError), match=message) as caught:
-        Engine.load(path)
-    assert "model.gguf" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("fields", "scaling"),
-    [
-        ({"rope.scaling.type": (8, "none")}, None),
-        ({"rope.scaling.type": (8, "linear"), "rope.scaling.factor": (F32, 1.0)}, None),
-        ({"rope.scaling.type": (8, "linear"), "rope.scaling.factor": (F32, 0.3)}, 0.3),
-        ({"rope.scale_linear": (F32, 4.0)}, 4.0),
-    ],
-)
-def test_rope_scaling_and_numbers_are_what_config_json_would_have(tmp_path, fields, scaling):
-    stored, trits = make_tensors(BITNET)
-    path = tmp_path / "model.gguf"
-    keys = config_keys("bitnet", BITNET, **fields)
-    path.write_bytes(gguf_bytes(model_tensors(stored, trits, "TQ2_0"), keys))
-    config = GgufSource(path).config
-    linear = {"rope_type": "linear", "factor": scaling}
-    assert config.rope_scaling == (linear if scaling else None)
-    assert (config.rms_norm_eps, config.rope_theta) == (1e-5, 10000.0)
 
 
 def test_a_part_of_a_split_file_is_refused(tmp_path):

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bitinfer.errors import ConfigError
+from bitinfer.config import ModelConfig
+from bitinfer.errors import CheckpointError, ConfigError
+from bitinfer.families.gguf_architecture import ROPE_FACTORS, rope_factors
 from bitinfer.families.gguf_names import GGUF_EMBEDDING, GGUF_HEAD
 from bitinfer.families.gguf_text import POOLING_KEY, GgufText
 from bitinfer.formats.gguf import GgufFile
@@ -61,6 +63,12 @@ _READ_HERE = (
 # They say nothing of what the decoder computes.
 _IGNORED = ("tensor_data_layout", "attention.causal", "rope.scaling.finetuned", POOLING_KEY)
 _DEFAULT_ROPE_THETA = 10000.0
+# Of Llama 3.1 and its kin, which differ in the factor alone.
+_LLAMA3 = {
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
 _OFF = (0, "", "none")  # a key that is not understood may have such a value
 _ACTS = {"relu_sqr": "relu2", "swiglu": "silu"}  # other spellings
 
@@ -76,6 +84,7 @@ def config_values(file: GgufFile, text: GgufText, *, ternary: bool) -> dict[str,
     Raises:
         ConfigError: the architecture is not known, a key is missing, or one asks for what the
             decoder does not do.
+        CheckpointError: a scaling of RoPE is not known.
     """
     where = file.path.name
     name = file.metadata.get("general.architecture")
@@ -111,6 +120,8 @@ def config_values(file: GgufFile, text: GgufText, *, ternary: bool) -> dict[str,
     if ternary:
         values["quantization_config"] = {"quant_method": "bitnet", "linear_class": "autobitlinear"}
     _check_head_dim(where, name, keys, values)
+    if ROPE_FACTORS in file.tensors:
+        values["rope_scaling"] = _llama3_scaling(file, values)
     return values
 
 
@@ -182,6 +193,24 @@ def _rope_scaling(where: str, name: str, keys: Mapping[str, Any]) -> dict[str, A
         for beta in ("beta_fast", "beta_slow"):
             if f"rope.scaling.yarn_{beta}" in keys:
                 scaling[beta] = _plain(keys[f"rope.scaling.yarn_{beta}"])
+    return scaling
+
+
+def _llama3_scaling(file: GgufFile, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Llama 3's scaling, of which the file has what divides each angle.
+
+    Raises:
+        CheckpointError: it is another scaling.
+    """
+    factors = file.floats(ROPE_FACTORS)
+    scaling = {"rope_type": "llama3", "factor": _plain(float(factors.max())), **_LLAMA3}
+    config = ModelConfig.from_dict({**values, "rope_scaling": scaling}, file.path.name)
+    expected = rope_factors(config)
+    if expected is None or expected.shape != factors.shape or not np.allclose(factors, expected):
+        raise CheckpointError(
+            f"{ROPE_FACTORS}: expected the factors of Llama 3's RoPE scaling, got others in"
+            f" {file.path}: they are not supported"
+        )
     return scaling
 
 

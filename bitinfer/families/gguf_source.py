@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from bitinfer.config import ModelConfig
 from bitinfer.errors import CheckpointError
+from bitinfer.families.gguf_architecture import ROPE_FACTORS
 from bitinfer.families.gguf_config import config_values
 from bitinfer.families.gguf_names import (
     hugging_face_name,
@@ -67,7 +68,7 @@ class GgufSource:
 
     Attributes:
         path: The file.
-        tensors: Stored name to tensor; scales that stand in tensors of their own are left out.
+        tensors: Stored name to tensor; what is told by others (scales, RoPE's) is left out.
         config: What config.json would hold, checked.
         scale_group_size: Columns of a group, if there are projections with several scales.
         i2s_layout: Byte order of the I2_S tensors; None: there are none, or it is not known yet.
@@ -195,6 +196,7 @@ class GgufSource:
             kind = tensor.type.name
             if name in scales:
                 self._check_scale(name)
+            if name in scales or name == ROPE_FACTORS:
                 continue
             dtype = "F32" if kind in (*FLOAT_BLOCKS, *TERNARY_TYPES) else kind
             dtype = kind if kind in _STORED_FLOATS else dtype
