@@ -174,7 +174,7 @@ def test_a_flood_does_not_delay_another_client() -> None:
 def test_clients_with_much_to_do_get_equal_shares() -> None:
     machine = Machine(60, slots=3, step_tokens=32)
     machine.submit(*(Text([i] * 100, 60, "many long") for i in range(60)))
-    machine.submit(*(Text([i] * 10, 15, "short") for i in range(25)))
+    machine.submit(*(Text([i] * 10, 15, "short") for i in range(250)))
     for _ in range(800):
         machine.step()
     long, short = machine.served["many long"], machine.served["short"]
