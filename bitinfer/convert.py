@@ -27,6 +27,7 @@ from bitinfer.families.spec import HEAD, HEAD_SCALE, scale_group, scale_shape
 from bitinfer.formats.new_folder import check_free_space, check_target, new_folder
 from bitinfer.formats.packed import HEADS, PACKED_NAME, PackedHeader, PackedWriter, is_packed_folder
 from bitinfer.formats.safetensors import DTYPE_BYTES, as_float32
+from bitinfer.formats.scaled import group_scales, one_scale
 from bitinfer.formats.source import SIDE_FILES, TensorSource
 from bitinfer.i2s_layout import settle_layout
 from bitinfer.runtime import active_isa
@@ -113,6 +114,8 @@ class CanonicalWeights:
     def _pack(self, weight: TernaryWeight) -> NDArray[np.uint8]:
         if weight.form == "trits":
             return self._pack_trits(weight)
+        if weight.form == "scaled":
+            return self._pack_scaled(weight)
         view = self.source.view(weight.stored)
         dtype = self.source.tensors[weight.stored].dtype.lower()
         scale = self._stored_scale(weight)
@@ -138,6 +141,19 @@ class CanonicalWeights:
             dtype = {"F16": np.float16, "F32": np.float32}[weight.scale_dtype]
             scales = np.broadcast_to(matrix.scales.T, shape).astype(dtype)
         return self._pack_codes(weight, matrix.trits, scales)
+
+    def _pack_scaled(self, weight: TernaryWeight) -> NDArray[np.uint8]:
+        view, dtype = self.source.view(weight.stored), self.source.tensors[weight.stored].dtype
+        group = scale_group(self.plan.spec, weight.k)
+        scales: NDArray[Any] | None
+        if group is not None:
+            scales = group_scales(view, dtype, weight.n, weight.k, group)
+        else:
+            one = one_scale(view, dtype, weight.n, weight.k)
+            scales = None if one is None else np.array([one or 1], np.float32)  # 1 of all zeros
+        assert scales is not None, "the plan has found them"
+        codes = _core.signs(view, dtype.lower(), weight.n, weight.k)
+        return self._pack_codes(weight, codes, scales)
 
     def _pack_codes(
         self, weight: TernaryWeight, codes: NDArray[np.int8], scales: NDArray[Any]

@@ -99,11 +99,6 @@ def test_masters_whose_head_would_be_ternary_are_refused():
         dialect(linear_class="autobitlinear", quantization_mode="online", modules_to_not_convert=[])
 
 
-def test_a_dense_model_is_refused():
-    with pytest.raises(ConfigError, match="the model is dense, not ternary"):
-        read_dialect(None, MODULES, "config.json")
-
-
 def test_family_follows_the_architecture_then_the_model_type():
     assert find_family(ModelConfig.from_dict(TINY)).traits["attn_sub_norm"]
     assert not find_family(ModelConfig.from_dict(LLAMA)).traits

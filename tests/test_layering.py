@@ -38,7 +38,7 @@ PYTHON_LAYERS = [
 RANK = {unit: rank for rank, units in enumerate(PYTHON_LAYERS) for unit in units}
 CORE_USERS = {
     *("runtime", "formats.packed", "convert", "resident", "loading", "engine", "__init__"),
-    *("i2s_layout", "sampling.candidates", "export.weights"),
+    *("i2s_layout", "sampling.candidates", "export.weights", "formats.scaled"),
 }
 
 CPP_LAYERS = ["util", "threads", "pack", "kernels", "dispatch", "ops", "model", "bindings, c_api"]

@@ -3,6 +3,7 @@
     linear_class    mode      stored weight                     stored scale   effective weight
     autobitlinear   offline   U8 (N/4, K), or float in -1 0 1   weight_scale   t * weight_scale
     autobitlinear   online    float (N, K) master               none           its absmean form
+    (none)                    float t * scale                   none           itself
     (1bitLLM)       online    float (N, K) master               none           its absmean form
     bitlinear       (any)     U8 (N/4, K), or float in -1 0 1   weight_scale   t / weight_scale
 
@@ -36,12 +37,14 @@ class Dialect:
     Attributes:
         online: Master weights, to be ternarized by absmean; else ternary values with a scale.
         divides: The stored scale divides; else it multiplies.
+        scaled: No scales are stored: the weights are floats that they have been multiplied with.
         norm_eps: Each projection has an RMSNorm of its own, of this eps; None: not declared.
     """
 
     online: bool
     divides: bool
     norm_eps: float | None = None
+    scaled: bool = False
 
 
 def read_dialect(
@@ -55,16 +58,12 @@ def read_dialect(
         where: Name of the config, for messages.
 
     Raises:
-        ConfigError: no quantization_config, another method, an unknown value, or an option that
+        ConfigError: another method, an unknown value, or an option that
             leaves a projection dense.
     """
     where = f"{where}: quantization_config"
     if quantization is None:
-        raise ConfigError(
-            f"{where}: expected one with quant_method bitnet, got none: the model is dense, not"
-            " ternary: run it with llama.cpp, or 'bitinfer convert --ternarize absmean' (for the"
-            " masters of a ternary model; others lose their quality)"
-        )
+        return Dialect(online=False, divides=False, scaled=True)
     _expect(where, quantization, "quant_method", ("bitnet",))
     linear_class = _expect(where, quantization, "linear_class", ("bitlinear", "autobitlinear"))
     mode = _expect(where, quantization, "quantization_mode", ("offline", "online"))

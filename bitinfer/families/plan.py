@@ -10,6 +10,7 @@ from bitinfer.config import ModelConfig
 from bitinfer.errors import CheckpointError, ConfigError
 from bitinfer.families.bitlinear import Dialect, check_bits, read_dialect
 from bitinfer.families.names import FIRST_PROJECTION_NORM, canonical_names, is_gain
+from bitinfer.families.scaled import FLOAT_LEVELS, scale_layout
 from bitinfer.families.spec import EMBEDDING, HEAD, float_shapes, make_spec, ternary_shapes
 from bitinfer.formats.safetensors import describe_shape
 from bitinfer.formats.source import TRITS, TensorSource
@@ -56,8 +57,8 @@ class TernaryWeight:
         name: Canonical name.
         stored: Name of the stored weight.
         form: ``packed`` (U8, four rows a byte), ``unpacked`` (float in -1 0 1), ``trits`` (with
-            scales, from the source) or ``master``.
-        scale: Name of the stored scale; None for masters and trits.
+            scales, from the source), ``scaled`` (float, ternary times its scales) or ``master``.
+        scale: Name of the stored scale; None for masters, trits and scaled.
         scale_dtype: Of the canonical scales.
     """
 
@@ -113,9 +114,13 @@ def make_plan(
     modules = [name.removesuffix(".weight") for name in ternary_shapes(make_spec(config))]
     masters = family.masters or FIRST_PROJECTION_NORM in names
     dialect = _dialect(masters, config, modules, ternarize)
+    if any(f"{module}.weight_scale" in names for module in modules):
+        _refuse_undeclared(dialect, source)
+    elif all(_is_float(source, names.get(f"{module}.weight")) for module in modules):
+        dialect = replace(dialect, scaled=not dialect.online)
     spec = make_spec(config, **_traits(family, config, dialect, names))
     if source.scale_group_size is not None:  # such models were not trained with int8 activations
-        spec |= {"scale_group_size": source.scale_group_size, "activation_levels": 16383}
+        spec |= {"scale_group_size": source.scale_group_size, "activation_levels": FLOAT_LEVELS}
     shapes = ternary_shapes(spec)
     floats = float_shapes(spec)
     head = EMBEDDING if spec["tie_word_embeddings"] else HEAD
@@ -123,7 +128,7 @@ def make_plan(
     scales = {
         name: f"{name}_scale"
         for name in shapes
-        if not dialect.online and not _holds_scale(source, names.get(name))
+        if not (dialect.online or dialect.scaled or _holds_scale(source, names.get(name)))
     }
 
     _refuse_other_kinds(source, names, shapes, scales)
@@ -145,6 +150,8 @@ def make_plan(
         )
         for name, (n, k) in shapes.items()
     )
+    if dialect.scaled:
+        spec, ternary = _find_scales(source, config, spec, ternary)
     return ModelPlan(
         spec,
         dialect,
@@ -196,6 +203,33 @@ def _scale_dtype(source: TensorSource, stored: str, spec: Mapping[str, Any]) -> 
     return str(source.tensors[stored].scale_dtype)
 
 
+def _refuse_undeclared(dialect: Dialect, source: TensorSource) -> None:
+    if dialect.scaled:
+        raise ConfigError(
+            "config.json: quantization_config: expected one with quant_method bitnet, as there are"
+            f" weight scales in {source.path}, got none: it alone tells whether they multiply or"
+            " divide, take config.json from the same source"
+        )
+
+
+def _is_float(source: TensorSource, stored: str | None) -> bool:
+    return stored is not None and source.tensors[stored].dtype in FLOAT_DTYPES
+
+
+def _find_scales(
+    source: TensorSource,
+    config: ModelConfig,
+    spec: dict[str, Any],
+    ternary: tuple[TernaryWeight, ...],
+) -> tuple[dict[str, Any], tuple[TernaryWeight, ...]]:
+    """Spec and matrices of floats that are ternary, with the layout of their scales."""
+    layout = scale_layout(source, [(w.stored, w.n, w.k) for w in ternary])
+    levels = {} if config.quantization_config else {"activation_levels": FLOAT_LEVELS}
+    if layout:
+        ternary = tuple(replace(w, scale_dtype=source.tensors[w.stored].dtype) for w in ternary)
+    return {**spec, **layout, **levels}, ternary
+
+
 def _holds_scale(source: TensorSource, stored: str | None) -> bool:
     return stored is not None and source.tensors[stored].dtype == TRITS
 
@@ -203,6 +237,9 @@ def _holds_scale(source: TensorSource, stored: str | None) -> bool:
 def _form(source: TensorSource, name: str, n: int, k: int, dialect: Dialect) -> str:
     """The form that the stored dtype shows, its shape checked."""
     info = source.tensors[name]
+    if dialect.scaled:
+        _check(source, name, FLOAT_DTYPES, ((n, k),))
+        return "scaled"
     if info.dtype == TRITS and not dialect.online:
         _check(source, name, (TRITS,), ((n, k),))
         return "trits"

@@ -1,13 +1,14 @@
-"""Checkpoints without quantization_config: masters of 1bitLLM, and models made ternary here."""
+"""Checkpoints that declare nothing: 1bitLLM's masters, models made ternary, TriLM, Bonsai."""
 
 import numpy as np
 import pytest
 import torch
 from bitlinear_models import bitlinear_oracle
-from checkpoints import DENSE, ONEBIT, tiny_checkpoint
+from checkpoints import DENSE, ONEBIT, tiny_checkpoint, write_checkpoint
 from comparisons import assert_like_fp32, distances
 from conftest import comparable_engine
 from random_models import random_text
+from test_scaled_checkpoints import BONSAI, LAYOUTS, TRILM, scaled_tensors
 
 from bitinfer.convert import convert
 
@@ -67,3 +68,17 @@ def test_a_model_made_ternary_is_transformers_model_of_these_weights(name, tmp_p
         return bitlinear_oracle(folder, precision, levels=127, masters=True)
 
     assert_like_the_oracle(folders, model_of, range(3))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("config", [TRILM, BONSAI], ids=["TriLM", "Bonsai"])
+def test_ternary_floats_are_transformers_model_with_15_bit_activations(config, layout, tmp_path):
+    def folders(seed):
+        tensors = scaled_tensors({**config, **SMALL}, layout, seed=seed)
+        folder = write_checkpoint(tmp_path / str(seed), {**config, **SMALL}, tensors)
+        return folder, folder
+
+    def model_of(folder, precision):
+        return bitlinear_oracle(folder, precision, levels=16383, masters=False)
+
+    assert_like_the_oracle(folders, model_of, range(2))

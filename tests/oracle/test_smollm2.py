@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from bitlinear_models import make_bitlinear
+from checkpoints import write_checkpoint
 from comparisons import assert_like_fp32, distances
 from conftest import comparable_engine
 from transformers import AutoModelForCausalLM
@@ -76,3 +77,48 @@ def test_token_ids_are_those_of_llama_cpp(packed):
     tokenizer = Tokenizer.load(packed, vocab_size=49152)
     for text, ids in IDS:
         assert tokenizer.encode(text) == ids, text
+
+
+GROUP = 64  # divides 576 and 1536
+
+
+@pytest.fixture(scope="module")
+def grouped(tmp_path_factory):
+    """A checkpoint in Bonsai's form of the same model: ternary times a scale per 64 columns."""
+    folder = tmp_path_factory.mktemp("grouped")
+    model = AutoModelForCausalLM.from_pretrained(FOLDER, gguf_file=NAME, dtype=torch.float32)
+    for name, module in model.named_modules():
+        if name.endswith("_proj"):
+            groups = module.weight.data.unflatten(1, (-1, GROUP))
+            scale = groups.abs().mean(-1, keepdim=True)
+            module.weight.data = ((groups / scale).round().clamp(-1, 1) * scale.half()).flatten(1)
+    tensors = {name: t.half().numpy() for name, t in model.state_dict().items()}
+    del tensors["lm_head.weight"]
+    config = {**model.config.to_dict(), "architectures": ["LlamaForCausalLM"]}
+    config.pop("quantization_config", None)
+    return write_checkpoint(folder, config, tensors)
+
+
+def losses(logits, exact):
+    """(share of positions whose likeliest token differs, mean Kullback-Leibler divergence)."""
+    a, b = (torch.from_numpy(np.concatenate(part)).double() for part in (logits, exact))
+    a, b = a.log_softmax(-1), b.log_softmax(-1)
+    other = (a.argmax(-1) != b.argmax(-1)).double().mean()
+    return float(other), float((b.exp() * (b - a)).sum(-1).mean())
+
+
+def test_activations_of_15_bits_lose_next_to_nothing(grouped, texts):
+    """Against fp32 without any quantization of activations; docs/models.md has the figures."""
+    model = AutoModelForCausalLM.from_pretrained(
+        grouped, dtype=torch.float32, attn_implementation="eager"
+    )
+    exact = [Oracle(grouped, torch.float32, model).logits(ids) for ids in texts]
+    engine = comparable_engine(grouped)
+    assert engine.spec["scale_group_size"] == GROUP
+    other, divergence = losses([engine.logits(ids) for ids in texts], exact)
+    make_bitlinear(model, levels=127, masters=False)
+    of_int8 = losses([Oracle(grouped, torch.float32, model).logits(ids) for ids in texts], exact)
+    assert other <= 0.02  # 1.1 %
+    assert divergence <= 5e-4  # 1.7e-4
+    assert of_int8[0] >= 0.4  # 54 %, 0.89
+    assert of_int8[1] >= 0.5
