@@ -261,3 +261,18 @@ def test_random_disconnects_leak_nothing(tales) -> None:
             assert counts.cache_tokens_used == kept * KV_BLOCK
 
     asyncio.run(run())
+
+
+def test_grammars_hold_in_a_batch(tales) -> None:
+    pytest.importorskip("llguidance")
+
+    async def run() -> None:
+        kinds = [{"regex": "[a-z]{3,9}( [a-z]{2,5}){2}"}, {"json_schema": {"type": "boolean"}}, {}]
+        wanted = [request(temperature=1.0, seed=i, **kinds[i % 3]) for i in range(9)]
+        async with running(tales, slots=5) as runner:
+            done = await asyncio.gather(*(runner.complete(STORY[:40], one) for one in wanted))
+        for completion, one in zip(done, wanted, strict=True):
+            assert same(completion, alone(tales, STORY[:40], one))
+        assert {done[1].text, done[4].text} <= {"true", "false"}
+
+    asyncio.run(run())
