@@ -9,6 +9,7 @@
     ├── ExportError            a model that another format cannot hold, or a file not writable
     ├── HubError               a model of the Hugging Face hub: not there, not allowed, or damaged
     ├── HistoryError           the database of conversations: not usable, damaged, or too new
+    │   └── HistoryLookupError     a conversation or message that is not in it
     ├── TokenizerError         tokenizer files, or a chat template
     ├── UnsupportedIsaError    an instruction set that this machine or build lacks
     ├── RecordError            a file of benchmark records
@@ -52,6 +53,10 @@ class HubError(BitinferError):
 
 class HistoryError(BitinferError):
     """The database of conversations cannot be read or written, or is not one."""
+
+
+class HistoryLookupError(HistoryError):
+    """A conversation or message that is asked for is not in the database."""
 
 
 class TokenizerError(BitinferError):

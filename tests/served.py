@@ -13,6 +13,7 @@ from typing import Any
 
 import openai
 
+from bitinfer.history import History
 from bitinfer.model import Model
 from bitinfer.runtime import default_model
 from bitinfer.serve.batching import BatchingBackend
@@ -73,12 +74,17 @@ def answer(sock: socket.socket) -> tuple[int, Any]:
 
 @contextmanager
 def running(
-    model: Model, *, slots: int = 4, queue_limit: int = 64, **access: Any
+    model: Model,
+    *,
+    slots: int = 4,
+    queue_limit: int = 64,
+    history: History | None = None,
+    **access: Any,
 ) -> Iterator[Running]:
     """Serve ``model`` on a free port."""
     ready = threading.Event()
     backend = BatchingBackend(model.engine, model.setup, slots=slots, queue_limit=queue_limit)
-    service = Service(model, backend, NAME)
+    service = Service(model, backend, NAME, history)
     with bind("127.0.0.1", 0) as sock:
         server = Server(service, Access(**access), sock, ready.set)
         thread = threading.Thread(target=server.run)

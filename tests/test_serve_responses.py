@@ -90,9 +90,9 @@ def test_the_document_describes_every_route_and_fits_real_requests(served):
     status, document = served.ask("GET", "/openapi.json")
     assert status == 200
     for path, entry in document["paths"].items():
-        method = next(iter(entry))
-        status, _ = served.ask(method.upper(), path, {} if method == "post" else None)
-        assert status != 405, path
+        for method in entry:
+            status, _ = served.ask(method.upper(), path, {} if method == "post" else None)
+            assert status != 405, path
     body = document["paths"]["/v1/chat/completions"]["post"]["requestBody"]
     schema = {**body["content"]["application/json"]["schema"], "components": document["components"]}
     jsonschema.validate({"messages": QUESTION, "temperature": 0.5, "n": 2}, schema)

@@ -196,7 +196,7 @@ _HISTORY_FILE = setting(
     help="Database of conversations [default: in the user's data folder]",
 )
 _HISTORY = (
-    setting("--history/--no-history", default=True, help="Keep the conversation [default: yes]"),
+    setting("--history/--no-history", default=True, help="Keep conversations [default: yes]"),
     _HISTORY_FILE,
 )
 
@@ -300,5 +300,5 @@ def open_history(options: dict[str, Any]) -> History | None:
     try:
         return History.open(path.expanduser() if path else default_path())
     except HistoryError as error:
-        warnings.warn(f"{error}; this conversation is not kept", stacklevel=2)
+        warnings.warn(f"{error}; conversations are not kept", stacklevel=2)
         return None

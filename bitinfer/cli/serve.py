@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from bitinfer.cli.options import Sections, load_model, serving_options, setting
+from bitinfer.cli.options import (
+    Sections,
+    history_options,
+    load_model,
+    open_history,
+    serving_options,
+    setting,
+)
 from bitinfer.cli.setting import Whole
 from bitinfer.serve.limits import QUEUE_LIMIT, SLOTS
 
@@ -54,6 +62,7 @@ What the server speaks: docs/serve.md.""",
     help="Keep the KV cache here between runs, so that no prompt is read twice",
 )
 @setting("--access-log/--no-access-log", default=True, help="A line on stderr for each request")
+@history_options
 @serving_options
 def serve(name: str | None, **options: Any) -> None:
     """Serve MODEL (as --model) over HTTP, to this machine only unless told otherwise."""
@@ -80,7 +89,11 @@ def serve(name: str | None, **options: Any) -> None:
     served, session = options.pop("served_name"), options.pop("session")
     sizes = {name: options.pop(name) for name in ("slots", "queue_size")}
     _print_log(options.pop("access_log"))
-    with server.bind(host, options.pop("port")) as sock, load_model(options) as model:
+    with (
+        server.bind(host, options.pop("port")) as sock,
+        open_history(options) or nullcontext() as history,
+        load_model(options) as model,
+    ):
         address, port = sock.getsockname()[:2]
         shown = f"[{address}]" if ":" in address else address
         served = served or model.path.name
@@ -88,7 +101,8 @@ def serve(name: str | None, **options: Any) -> None:
         def ready() -> None:
             click.echo(f"serving {served} on http://{shown}:{port} (API: /v1)", err=True)
 
-        server.serve(model, sock, access, name=served, session=session, ready=ready, **sizes)
+        kept: dict[str, Any] = {"session": session, "history": history}
+        server.serve(model, sock, access, name=served, ready=ready, **kept, **sizes)
 
 
 def _print_log(requests: bool) -> None:

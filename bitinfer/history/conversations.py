@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bitinfer.errors import HistoryError
+from bitinfer.errors import HistoryLookupError
 from bitinfer.history.database import Database
 from bitinfer.history.reader import HistoryReader
 
@@ -87,7 +87,7 @@ class History(HistoryReader):
             The message's id.
 
         Raises:
-            HistoryError: there is no such conversation, or ``parent_id`` is not in it.
+            HistoryLookupError: there is no such conversation, or ``parent_id`` is not in it.
         """
         title = " ".join(_text(content).split())[:_TITLE_LENGTH] if role == "user" else ""
         with self._database.writing() as connection:
@@ -127,7 +127,7 @@ class History(HistoryReader):
         """Make ``message_id`` the end of the active branch (undo, another branch); None: empty.
 
         Raises:
-            HistoryError: it is not in that conversation.
+            HistoryLookupError: it is not in that conversation.
         """
         with self._database.writing() as connection:
             _check_message(connection, conversation_id, message_id)
@@ -159,7 +159,7 @@ class History(HistoryReader):
         """Remove a conversation; its text is overwritten in the file, not only unlinked.
 
         Raises:
-            HistoryError: there is none of that number.
+            HistoryLookupError: there is none of that number.
         """
         with self._database.writing() as connection:
             self.conversation(conversation_id)
@@ -217,6 +217,6 @@ def _check_message(
     query = "SELECT 1 FROM message WHERE id = ? AND conversation_id = ?"
     if message_id is None or connection.execute(query, (message_id, conversation_id)).fetchone():
         return
-    raise HistoryError(
+    raise HistoryLookupError(
         f"history: expected a message of conversation {conversation_id}, got {message_id}"
     )

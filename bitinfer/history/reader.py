@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Literal
 
-from bitinfer.errors import HistoryError
+from bitinfer.errors import HistoryLookupError
 from bitinfer.history import export
 from bitinfer.history.database import Database
 from bitinfer.history.records import Conversation, Hit, StoredMessage
@@ -23,11 +23,11 @@ class HistoryReader:
         """One conversation.
 
         Raises:
-            HistoryError: there is none of that number.
+            HistoryLookupError: there is none of that number.
         """
         found = self._conversations("WHERE id = ?", (conversation_id,))
         if not found:
-            raise HistoryError(
+            raise HistoryLookupError(
                 f"history: expected the number of a conversation, got {conversation_id}"
             )
         return found[0]
@@ -57,6 +57,24 @@ class HistoryReader:
         with self._database.reading() as connection:
             rows = connection.execute(query, (conversation_id,)).fetchall()
         return tuple(StoredMessage(**row) for row in rows)
+
+    def message(self, message_id: int) -> StoredMessage:
+        """One message, of whichever conversation.
+
+        Raises:
+            HistoryLookupError: there is none of that number.
+        """
+        with self._database.reading() as connection:
+            row = connection.execute("SELECT * FROM message WHERE id = ?", (message_id,)).fetchone()
+        if row is None:
+            raise HistoryLookupError(f"history: expected the number of a message, got {message_id}")
+        return StoredMessage(**row)
+
+    def state(self) -> tuple[int, int]:
+        """Two numbers, one of which changes whenever somebody writes: this object, or any other."""
+        with self._database.reading() as connection:
+            (by_others,) = connection.execute("PRAGMA data_version").fetchone()
+            return by_others, connection.total_changes
 
     def search(self, text: str, limit: int = 50) -> tuple[Hit, ...]:
         """Messages with all words of ``text`` (or their beginnings), the newest first.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -13,7 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from bitinfer.errors import BitinferError
-from bitinfer.serve import info, ollama, schemas
+from bitinfer.serve import conversations, info, ollama, schemas
 from bitinfer.serve.chat import chat_completions
 from bitinfer.serve.completions import completions
 from bitinfer.serve.embeddings import EmbeddingsRequest, embeddings
@@ -47,6 +48,9 @@ _GETS = {
 }
 _ROUTES = [Route(path, endpoint) for path, endpoint in _GETS.items()]
 _ROUTES += [Route(path, endpoint, methods=["POST"]) for path, (endpoint, _) in _POSTS.items()]
+_ROUTES += [Route(path, endpoint, methods=[how]) for how, path, endpoint, _ in conversations.ROUTES]
+_BODY_OF: dict[Any, type] = dict(_POSTS.values())
+_BODY_OF |= {endpoint: body for *_, endpoint, body in conversations.ROUTES if body is not None}
 
 
 def make_app(service: Service, access: Access) -> ASGIApp:
@@ -62,7 +66,7 @@ def make_app(service: Service, access: Access) -> ASGIApp:
         },
     )
     inner.state.service = service
-    inner.state.openapi = documented(_ROUTES, BODIES)
+    inner.state.openapi = documented(_ROUTES, _BODY_OF)
     app: ASGIApp = Guard(inner, access, service.metrics, {route.path for route in _ROUTES})
     if access.origins:
         app = CORSMiddleware(  # before the guard, for a browser asks first without the key

@@ -24,3 +24,4 @@ MOST_GRAMMAR_CHARS = 64 << 10  # compiles within seconds, whatever it says
 GRAMMAR_TIME_S = 10.0
 MOST_TOKENIZE_CHARS = 1 << 20
 MOST_EMBEDDINGS = 256
+MOST_CONVERSATIONS = 500  # in one list; search finds the rest

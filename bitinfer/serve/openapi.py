@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import msgspec
+from starlette.convertors import IntegerConvertor, PathConvertor, StringConvertor
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -16,6 +17,11 @@ from bitinfer.runtime import version
 from bitinfer.serve.events import JsonResponse
 from bitinfer.serve.guard import OPEN_PATHS
 
+_TYPES: dict[type, str] = {
+    IntegerConvertor: "integer",
+    PathConvertor: "string",
+    StringConvertor: "string",
+}
 _ERROR = {
     "description": "What is wrong, in OpenAI's shape",
     "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
@@ -43,12 +49,12 @@ async def openapi(request: Request) -> Response:
     return JsonResponse(request.app.state.openapi())
 
 
-def documented(routes: list[Route], bodies: Mapping[str, type]) -> Any:
+def documented(routes: Sequence[Route], bodies: Mapping[Any, type]) -> Any:
     """A function that makes the document, once.
 
     Args:
         routes: All routes.
-        bodies: The type of the body of each path that takes one.
+        bodies: The type of the body of each endpoint that takes one.
     """
 
     @cache
@@ -58,11 +64,14 @@ def documented(routes: list[Route], bodies: Mapping[str, type]) -> Any:
             order, ref_template="#/components/schemas/{name}"
         )
         found = dict(zip(bodies, schemas, strict=True))
-        paths = {route.path: _path(route, found.get(route.path)) for route in routes}
+        paths: dict[str, dict[str, Any]] = {}
+        for route in routes:
+            entry = _operation(route, found.get(route.endpoint))
+            paths.setdefault(route.path_format, {})[_method(route)] = entry
         return {
             "openapi": "3.1.0",
             "info": {"title": "bitinfer", "version": version()},
-            "paths": {path.replace(":path}", "}"): entry for path, entry in paths.items()},
+            "paths": paths,
             "components": {
                 "schemas": {**components, "Error": _ERROR_SCHEMA},
                 "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
@@ -72,7 +81,12 @@ def documented(routes: list[Route], bodies: Mapping[str, type]) -> Any:
     return document
 
 
-def _path(route: Route, schema: Mapping[str, Any] | None) -> dict[str, Any]:
+def _method(route: Route) -> str:
+    """The one that it has (HEAD is there with every GET)."""
+    return next(iter((route.methods or set()) - {"HEAD"})).lower()
+
+
+def _operation(route: Route, schema: Mapping[str, Any] | None) -> dict[str, Any]:
     """The entry of a route."""
     summary = (inspect.getdoc(route.endpoint) or "").split("\n")[0].rstrip(".")
     entry: dict[str, Any] = {
@@ -85,7 +99,7 @@ def _path(route: Route, schema: Mapping[str, Any] | None) -> dict[str, Any]:
         entry["requestBody"] = {"required": True, "content": content}
     if route.param_convertors:
         entry["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-            for name in route.param_convertors
+            {"name": name, "in": "path", "required": True, "schema": {"type": _TYPES[type(kind)]}}
+            for name, kind in route.param_convertors.items()
         ]
-    return {"get" if schema is None else "post": entry}
+    return entry

@@ -9,6 +9,8 @@ from typing import Any
 from bitinfer.errors import (
     ContextLengthError,
     GrammarError,
+    HistoryError,
+    HistoryLookupError,
     PromptError,
     QueueFullError,
     TokenizerError,
@@ -75,6 +77,10 @@ def api_error(cause: Exception) -> ApiError:
     if isinstance(cause, QueueFullError):
         headers = {"retry-after": str(cause.retry_after_s)}
         return ApiError(429, message, "queue_full", headers=headers)
+    if isinstance(cause, HistoryLookupError):
+        return ApiError(404, message, "not_found")
+    if isinstance(cause, HistoryError):
+        return ApiError(503, message, "history_failed")
     for kind, code, param in _BAD_REQUESTS:
         if isinstance(cause, kind):
             return ApiError(400, message, code, param or message.partition(":")[0])

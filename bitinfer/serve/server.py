@@ -14,6 +14,7 @@ from types import FrameType
 import uvicorn
 
 from bitinfer.errors import ConfigError
+from bitinfer.history import History
 from bitinfer.model import Model
 from bitinfer.serve import limits
 from bitinfer.serve.app import make_app
@@ -123,6 +124,7 @@ def serve(
     slots: int,
     queue_size: int,
     session: Path | None = None,
+    history: History | None = None,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve ``model`` until a signal ends it.
@@ -135,6 +137,7 @@ def serve(
         slots: Most replies that are generated at once.
         queue_size: Most that wait.
         session: File with what the KV cache holds: read now if it is there, written at the end.
+        history: Conversations for the chat page; stays the caller's. None: they are not kept.
         ready: Called when requests are taken.
 
     Raises:
@@ -145,7 +148,7 @@ def serve(
     if session is not None and not session.absolute().parent.is_dir():
         raise ConfigError(f"--session {session}: expected a file in a folder that is there")
     backend = BatchingBackend(model.engine, model.setup, slots=slots, queue_limit=queue_size)
-    service = Service(model, backend, name)
+    service = Service(model, backend, name, history)
     try:
         if session is not None and session.exists():
             backend.restore(session)

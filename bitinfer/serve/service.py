@@ -15,9 +15,11 @@ from starlette.requests import Request as WebRequest
 
 from bitinfer.errors import BitinferError, ContextLengthError
 from bitinfer.generate import Request, check_prompt
+from bitinfer.history import History
 from bitinfer.model import Model
 from bitinfer.serve import limits
 from bitinfer.serve.backend import Backend, Delta, Job, Stream
+from bitinfer.serve.history_thread import HistoryThread
 from bitinfer.serve.metrics import Metrics
 from bitinfer.serve.problems import ApiError, api_error, invalid
 
@@ -48,15 +50,19 @@ class Service:
         name: What clients call it.
         started: When, in seconds of Unix time.
         metrics: Figures for /metrics.
+        history: Conversations, if they are kept.
         draining: Set when the server is about to end.
     """
 
-    def __init__(self, model: Model, backend: Backend, name: str) -> None:
+    def __init__(
+        self, model: Model, backend: Backend, name: str, history: History | None = None
+    ) -> None:
         self.model = model
         self.name = name
         self.backend = backend
         self.started = int(time.time())
         self.metrics = Metrics(backend, name)
+        self.history = HistoryThread(history)
         self.draining = False
         longest = max(map(len, model.tokenizer.vocabulary.values()))
         self._most_chars = longest * model.context_length
@@ -169,6 +175,7 @@ class Service:
         self.backend.close()
         for pool in (self._pool, self._embedder):
             pool.shutdown(wait=False, cancel_futures=True)
+        self.history.close()
 
     def check_length(self, texts: Iterable[str], param: str) -> None:
         """Refuse texts that cannot fit the context, before time is spent on tokenizing them.
