@@ -83,6 +83,7 @@ void break_integers(std::vector<Broken>* all) {
   break_packing<0>(all);
   break_packing<1>(all);
   break_packing<2>(all);
+  break_packing<3>(all);
   break_head<0>(all);
   break_head<1>(all);
   KernelTable t = right();
