@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from bitinfer import _core, tuning
 from bitinfer.errors import CheckpointError
 from bitinfer.families import open_source, plan_model
+from bitinfer.families.binary import binarize
 from bitinfer.families.bitlinear import effective_scale
 from bitinfer.families.gguf_source import GgufSource
 from bitinfer.families.plan import ModelPlan, TernaryWeight
@@ -112,10 +113,13 @@ class CanonicalWeights:
         return (as_float32(view, self.source.tensors[stored].dtype) + np.float32(1)).view(np.uint8)
 
     def _pack(self, weight: TernaryWeight) -> NDArray[np.uint8]:
-        if weight.form == "trits":
-            return self._pack_trits(weight)
-        if weight.form == "scaled":
-            return self._pack_scaled(weight)
+        own = {
+            "trits": self._pack_trits,
+            "scaled": self._pack_scaled,
+            "binary": self._pack_binary,
+        }
+        if weight.form in own:
+            return own[weight.form](weight)
         view = self.source.view(weight.stored)
         dtype = self.source.tensors[weight.stored].dtype.lower()
         scale = self._stored_scale(weight)
@@ -153,6 +157,17 @@ class CanonicalWeights:
             scales = None if one is None else np.array([one or 1], np.float32)  # 1 of all zeros
         assert scales is not None, "the plan has found them"
         codes = _core.signs(view, dtype.lower(), weight.n, weight.k)
+        return self._pack_codes(weight, codes, scales)
+
+    def _pack_binary(self, weight: TernaryWeight) -> NDArray[np.uint8]:
+        groups = self.plan.dialect.binary_groups
+        assert groups is not None, "the plan has found them"
+        dtype = self.source.tensors[weight.stored].dtype
+        masters = as_float32(self.source.view(weight.stored), dtype).reshape(weight.n, weight.k)
+        with self._naming(weight.stored):
+            codes, scales = binarize(masters, groups)
+        if groups > 1:
+            scales = np.repeat(scales[:, None], weight.n, axis=1)
         return self._pack_codes(weight, codes, scales)
 
     def _pack_codes(
@@ -255,7 +270,7 @@ def open_checkpoint(
         settle_layout(source, plan, i2s_layout)
     if packing == "auto":
         tuned = tuning.find(plan.spec, tuning.model_key(plan.spec))
-        packing = tuning.ternary_packing(tuned, plan.spec)
+        packing = "b1" if plan.binary else tuning.ternary_packing(tuned, plan.spec)
     return CanonicalWeights(source, plan, packing, head)
 
 

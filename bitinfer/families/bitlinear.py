@@ -6,6 +6,7 @@
     (none)                    float t * scale                   none           itself
     (1bitLLM)       online    float (N, K) master               none           its absmean form
     bitlinear       (any)     U8 (N/4, K), or float in -1 0 1   weight_scale   t / weight_scale
+    binary          (none)    float (N, K) master               none           its binary form
 
 ``bitlinear`` is what an absent ``linear_class`` means. The same bytes under the same name multiply
 in one and divide in the other; here, and nowhere else, the second is mended.
@@ -21,12 +22,17 @@ from typing import Any
 import numpy as np
 
 from bitinfer.errors import CheckpointError, ConfigError
+from bitinfer.families import binary
 from bitinfer.json_file import shown
 
 _KNOWN_KEYS = {
     *("quant_method", "linear_class", "quantization_mode", "use_rms_norm", "rms_norm_eps"),
     "modules_to_not_convert",
 }
+_BINARY_KEYS = {
+    *("quant_method", "linear_class", "num_groups", "layer_norm_eps", "modules_to_not_convert")
+}
+_MOST_GROUPS = 1 << 10
 _DEFAULT_NORM_EPS = 1e-6
 
 
@@ -35,16 +41,19 @@ class Dialect:
     """How a checkpoint stores its ternary projections.
 
     Attributes:
-        online: Master weights, to be ternarized by absmean; else ternary values with a scale.
+        online: Master weights, to be ternarized by absmean, or made binary; else ternary values
+            with a scale.
         divides: The stored scale divides; else it multiplies.
         scaled: No scales are stored: the weights are floats that they have been multiplied with.
-        norm_eps: Each projection has an RMSNorm of its own, of this eps; None: not declared.
+        norm_eps: Each projection has a norm of its own, of this eps; None: not declared.
+        binary_groups: Groups of columns of a binary BitNet's matrices; None: weights are ternary.
     """
 
     online: bool
     divides: bool
     norm_eps: float | None = None
     scaled: bool = False
+    binary_groups: int | None = None
 
 
 def read_dialect(
@@ -65,14 +74,37 @@ def read_dialect(
     if quantization is None:
         return Dialect(online=False, divides=False, scaled=True)
     _expect(where, quantization, "quant_method", ("bitnet",))
-    linear_class = _expect(where, quantization, "linear_class", ("bitlinear", "autobitlinear"))
+    linear_class = _expect(
+        where, quantization, "linear_class", ("bitlinear", "autobitlinear", binary.LINEAR_CLASS)
+    )
+    if linear_class == binary.LINEAR_CLASS:
+        return _read_binary(quantization, projections, where)
     mode = _expect(where, quantization, "quantization_mode", ("offline", "online"))
-    for name in quantization:
-        if name not in _KNOWN_KEYS:
-            raise ConfigError(f"{where}: {shown(name)}: expected no such key for bitnet")
+    _check_keys(quantization, _KNOWN_KEYS, where)
     online = linear_class == "autobitlinear" and mode == "online"
     _check_exclusions(quantization.get("modules_to_not_convert"), projections, online, where)
     return Dialect(online, linear_class == "bitlinear", _norm_eps(quantization, where))
+
+
+def _read_binary(
+    quantization: Mapping[str, Any], projections: Iterable[str], where: str
+) -> Dialect:
+    _check_keys(quantization, _BINARY_KEYS, where)
+    groups = quantization.get("num_groups", 1)
+    if type(groups) is not int or not 1 <= groups <= _MOST_GROUPS:
+        raise ConfigError(
+            f"{where}: num_groups: expected a whole number from 1 to {_MOST_GROUPS}, got"
+            f" {shown(repr(groups))}"
+        )
+    _check_exclusions(quantization.get("modules_to_not_convert"), projections, True, where)
+    eps = _eps(quantization, "layer_norm_eps", binary.DEFAULT_NORM_EPS, where)
+    return Dialect(online=True, divides=False, norm_eps=eps, binary_groups=groups)
+
+
+def _check_keys(quantization: Mapping[str, Any], known: set[str], where: str) -> None:
+    for name in quantization:
+        if name not in known:
+            raise ConfigError(f"{where}: {shown(name)}: expected no such key for bitnet")
 
 
 def check_bits(weight_bits: int | None, input_bits: int | None, where: str) -> None:
@@ -102,10 +134,14 @@ def effective_scale(stored: np.float32, dialect: Dialect, where: str) -> np.floa
 def _norm_eps(quantization: Mapping[str, Any], where: str) -> float | None:
     if not _expect(where, quantization, "use_rms_norm", (False, True)):
         return None
-    eps = quantization.get("rms_norm_eps", _DEFAULT_NORM_EPS)
+    return _eps(quantization, "rms_norm_eps", _DEFAULT_NORM_EPS, where)
+
+
+def _eps(quantization: Mapping[str, Any], name: str, default: float, where: str) -> float:
+    eps = quantization.get(name, default)
     if type(eps) not in (int, float) or not 0 < eps < 1:
         raise ConfigError(
-            f"{where}: rms_norm_eps: expected a number between 0 and 1, got {shown(repr(eps))}"
+            f"{where}: {name}: expected a number between 0 and 1, got {shown(repr(eps))}"
         )
     return float(eps)
 

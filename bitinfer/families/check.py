@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from bitinfer.errors import PackedFileError
-from bitinfer.families.plan import FLOAT_DTYPES
 from bitinfer.families.spec import (
     HEAD,
     HEAD_SCALE,
@@ -17,6 +16,7 @@ from bitinfer.families.spec import (
     scale_shape,
     ternary_shapes,
 )
+from bitinfer.families.stored import FLOAT_DTYPES
 from bitinfer.formats.packed import PackedFile
 from bitinfer.formats.safetensors import as_float32, describe_shape
 from bitinfer.json_file import shown

@@ -26,7 +26,7 @@ from bitinfer.families.gguf_names import (
 )
 from bitinfer.families.gguf_text import read_text, text_files
 from bitinfer.formats.gguf import TERNARY_TYPES, GgufFile, TernaryMatrix
-from bitinfer.formats.gguf_blocks import TERNARY_BLOCKS
+from bitinfer.formats.gguf_blocks import BINARY, TERNARY_BLOCKS
 from bitinfer.formats.gguf_floats import FLOAT_BLOCKS
 from bitinfer.formats.safetensors import describe_shape
 from bitinfer.formats.source import TRITS
@@ -109,6 +109,12 @@ class GgufSource:
     def is_embedding_model(self) -> bool:
         """Whether the file says how to pool hidden states."""
         return self._text.pooling is not None
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether no projection has a weight 0, by its type."""
+        kinds = {t.type_name for t in self.tensors.values() if t.dtype == TRITS}
+        return kinds == {BINARY}
 
     def known_layout(self) -> str | None:
         """The byte order of I2_S in a file that is known by its SHA-256; None: it is another."""

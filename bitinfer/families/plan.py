@@ -7,18 +7,20 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bitinfer.config import ModelConfig
-from bitinfer.errors import CheckpointError, ConfigError
+from bitinfer.errors import ConfigError
+from bitinfer.families.binary import traits as binary_traits
 from bitinfer.families.bitlinear import Dialect, check_bits, read_dialect
 from bitinfer.families.names import FIRST_PROJECTION_NORM, canonical_names, is_gain
-from bitinfer.families.scaled import FLOAT_LEVELS, scale_layout
+from bitinfer.families.scaled import FLOAT_LEVELS, scale_layout, without_zeros
 from bitinfer.families.spec import EMBEDDING, HEAD, float_shapes, make_spec, ternary_shapes
-from bitinfer.formats.safetensors import describe_shape
+from bitinfer.families.stored import (
+    FLOAT_DTYPES,
+    check_groups,
+    check_names,
+    check_stored,
+    refuse_other_kinds,
+)
 from bitinfer.formats.source import TRITS, TensorSource
-from bitinfer.json_file import shown
-
-FLOAT_DTYPES = ("BF16", "F16", "F32")
-_SHOWN_NAMES = 3  # of a list of wrong names
-_WRONG_CONFIG = "check that config.json belongs to these weights"
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class TernaryWeight:
         name: Canonical name.
         stored: Name of the stored weight.
         form: ``packed`` (U8, four rows a byte), ``unpacked`` (float in -1 0 1), ``trits`` (with
-            scales, from the source), ``scaled`` (float, ternary times its scales) or ``master``.
+            scales, from the source), ``scaled`` (float, ternary times its scales), ``master``
+            or ``binary`` (a master of weights without 0).
         scale: Name of the stored scale; None for masters, trits and scaled.
         scale_dtype: Of the canonical scales.
     """
@@ -83,6 +86,7 @@ class ModelPlan:
             among them.
         head: Stored name of the head: ``lm_head.weight``, or the embedding when tied.
         offset: Canonical names of the gains to which 1 is added.
+        binary: No weight is 0, so that one bit holds it.
     """
 
     spec: dict[str, Any]
@@ -91,6 +95,7 @@ class ModelPlan:
     floats: Mapping[str, str]
     head: str
     offset: frozenset[str] = frozenset()
+    binary: bool = False
 
 
 def make_plan(
@@ -111,13 +116,7 @@ def make_plan(
     names = canonical_names(source.tensors)
     if HEAD not in names and (family.tied or _is_encoder(config, names)):
         config = replace(config, tie_word_embeddings=True)
-    modules = [name.removesuffix(".weight") for name in ternary_shapes(make_spec(config))]
-    masters = family.masters or FIRST_PROJECTION_NORM in names
-    dialect = _dialect(masters, config, modules, ternarize)
-    if any(f"{module}.weight_scale" in names for module in modules):
-        _refuse_undeclared(dialect, source)
-    elif all(_is_float(source, names.get(f"{module}.weight")) for module in modules):
-        dialect = replace(dialect, scaled=not dialect.online)
+    dialect = _dialect(family, config, source, names, ternarize)
     spec = make_spec(config, **_traits(family, config, dialect, names))
     if source.scale_group_size is not None:  # such models were not trained with int8 activations
         spec |= {"scale_group_size": source.scale_group_size, "activation_levels": FLOAT_LEVELS}
@@ -131,34 +130,50 @@ def make_plan(
         if not (dialect.online or dialect.scaled or _holds_scale(source, names.get(name)))
     }
 
-    _refuse_other_kinds(source, names, shapes, scales)
+    check_groups(dialect.binary_groups, shapes)
+    refuse_other_kinds(source, names, shapes, scales)
     needed = [*dense, *shapes, *scales.values()]
-    _check_names(source, names, needed, {HEAD, *needed}, family.ignored_suffixes)
+    check_names(source, names, needed, {HEAD, *needed}, family.ignored_suffixes)
     for name, shape in dense.items():
-        _check(source, names[name], FLOAT_DTYPES, (shape,))
+        check_stored(source, names[name], FLOAT_DTYPES, (shape,))
     for name in scales.values():
-        _check(source, names[name], FLOAT_DTYPES, ((), (1,)))
-    ternary = tuple(
-        TernaryWeight(
-            name,
-            names[name],
-            n,
-            k,
-            _form(source, names[name], n, k, dialect),
-            names[scales[name]] if name in scales else None,
-            _scale_dtype(source, names[name], spec),
-        )
-        for name, (n, k) in shapes.items()
-    )
-    if dialect.scaled:
-        spec, ternary = _find_scales(source, config, spec, ternary)
-    return ModelPlan(
+        check_stored(source, names[name], FLOAT_DTYPES, ((), (1,)))
+    plan = ModelPlan(
         spec,
         dialect,
-        ternary,
+        tuple(
+            TernaryWeight(
+                name,
+                names[name],
+                n,
+                k,
+                _form(source, names[name], n, k, dialect),
+                names[scales[name]] if name in scales else None,
+                _scale_dtype(source, names[name], spec),
+            )
+            for name, (n, k) in shapes.items()
+        ),
         {name: names[name] for name in floats},
         names[head],
         frozenset(filter(is_gain, floats) if family.unit_offset else ()),
+        dialect.binary_groups is not None or source.is_binary,
+    )
+    return _with_found_scales(plan, config, source) if dialect.scaled else plan
+
+
+def _with_found_scales(plan: ModelPlan, config: ModelConfig, source: TensorSource) -> ModelPlan:
+    """The plan of floats that are ternary times scales, once it is found which scales."""
+    matrices = [(w.stored, w.n, w.k) for w in plan.ternary]
+    layout = scale_layout(source, matrices)
+    levels = {} if config.quantization_config else {"activation_levels": FLOAT_LEVELS}
+    ternary = plan.ternary
+    if layout:  # the scales stay as they are stored
+        ternary = tuple(replace(w, scale_dtype=source.tensors[w.stored].dtype) for w in ternary)
+    return replace(
+        plan,
+        spec={**plan.spec, **layout, **levels},
+        ternary=ternary,
+        binary=without_zeros(source, matrices),
     )
 
 
@@ -169,6 +184,24 @@ def _is_encoder(config: ModelConfig, names: Mapping[str, str]) -> bool:
 
 
 def _dialect(
+    family: Family,
+    config: ModelConfig,
+    source: TensorSource,
+    names: Mapping[str, str],
+    ternarize: str | None,
+) -> Dialect:
+    """What the config declares, or what the tensors show where it says nothing."""
+    modules = [name.removesuffix(".weight") for name in ternary_shapes(make_spec(config))]
+    masters = family.masters or FIRST_PROJECTION_NORM in names
+    dialect = _declared_dialect(masters, config, modules, ternarize)
+    if any(f"{module}.weight_scale" in names for module in modules):
+        _refuse_undeclared(dialect, source)
+    elif all(_is_float(source, names.get(f"{module}.weight")) for module in modules):
+        dialect = replace(dialect, scaled=not dialect.online)
+    return dialect
+
+
+def _declared_dialect(
     masters: bool, config: ModelConfig, modules: list[str], ternarize: str | None
 ) -> Dialect:
     declared = config.quantization_config
@@ -190,6 +223,8 @@ def _traits(
     traits = dict(family.traits(config) if callable(family.traits) else family.traits)
     for trait, tensor in family.optional.items():
         traits[trait] = f"model.layers.0.{tensor}" in names
+    if dialect.binary_groups is not None and dialect.norm_eps is not None:
+        return traits | binary_traits(dialect.binary_groups, dialect.norm_eps)
     if dialect.norm_eps is not None or FIRST_PROJECTION_NORM in names:
         traits["projection_norm"] = "rms_norm"
         traits["projection_norm_eps"] = dialect.norm_eps or config.rms_norm_eps
@@ -216,20 +251,6 @@ def _is_float(source: TensorSource, stored: str | None) -> bool:
     return stored is not None and source.tensors[stored].dtype in FLOAT_DTYPES
 
 
-def _find_scales(
-    source: TensorSource,
-    config: ModelConfig,
-    spec: dict[str, Any],
-    ternary: tuple[TernaryWeight, ...],
-) -> tuple[dict[str, Any], tuple[TernaryWeight, ...]]:
-    """Spec and matrices of floats that are ternary, with the layout of their scales."""
-    layout = scale_layout(source, [(w.stored, w.n, w.k) for w in ternary])
-    levels = {} if config.quantization_config else {"activation_levels": FLOAT_LEVELS}
-    if layout:
-        ternary = tuple(replace(w, scale_dtype=source.tensors[w.stored].dtype) for w in ternary)
-    return {**spec, **layout, **levels}, ternary
-
-
 def _holds_scale(source: TensorSource, stored: str | None) -> bool:
     return stored is not None and source.tensors[stored].dtype == TRITS
 
@@ -238,77 +259,15 @@ def _form(source: TensorSource, name: str, n: int, k: int, dialect: Dialect) -> 
     """The form that the stored dtype shows, its shape checked."""
     info = source.tensors[name]
     if dialect.scaled:
-        _check(source, name, FLOAT_DTYPES, ((n, k),))
+        check_stored(source, name, FLOAT_DTYPES, ((n, k),))
         return "scaled"
     if info.dtype == TRITS and not dialect.online:
-        _check(source, name, (TRITS,), ((n, k),))
+        check_stored(source, name, (TRITS,), ((n, k),))
         return "trits"
     if info.dtype == "U8" and not dialect.online:
-        _check(source, name, ("U8",), ((-(-n // 4), k),))
+        check_stored(source, name, ("U8",), ((-(-n // 4), k),))
         return "packed"
-    _check(source, name, FLOAT_DTYPES if dialect.online else ("U8", *FLOAT_DTYPES), ((n, k),))
-    return "master" if dialect.online else "unpacked"
-
-
-def _check(
-    source: TensorSource,
-    name: str,
-    dtypes: tuple[str, ...],
-    shapes: tuple[tuple[int, ...], ...],
-    mend: str = _WRONG_CONFIG,
-) -> None:
-    info = source.tensors[name]
-    if info.dtype not in dtypes or info.shape not in shapes:
-        wanted = f"{' or '.join(dtypes)} {describe_shape(shapes[-1])}"
-        raise CheckpointError(
-            f"{shown(name)}: expected {wanted}, got {info} in {source.path_of(name)}: {mend}"
-        )
-
-
-def _refuse_other_kinds(
-    source: TensorSource,
-    names: Mapping[str, str],
-    shapes: Mapping[str, tuple[int, int]],
-    scales: Mapping[str, str],
-) -> None:
-    """Name what is ternary and should not be, or the reverse, before its scale is one too many."""
-    for name in (EMBEDDING, HEAD):
-        stored = names.get(name)
-        if stored is not None and f"{name}_scale" in names:
-            raise CheckpointError(
-                f"{stored}: expected {' or '.join(FLOAT_DTYPES)} and no scale, got"
-                f" {source.tensors[stored]} and a scale in {source.path_of(stored)}: only the"
-                " projections of the layers can be ternary"
-            )
-    for name, scale in scales.items():
-        stored = names.get(name)
-        if stored is not None and scale not in names and source.tensors[stored].dtype != "U8":
-            n, k = shapes[name]
-            raise CheckpointError(
-                f"{stored}: expected U8 {describe_shape((-(-n // 4), k))} and a weight_scale, got"
-                f" {source.tensors[stored]} alone in {source.path_of(stored)}: all seven"
-                " projections of each layer have to be ternary"
-            )
-
-
-def _check_names(
-    source: TensorSource,
-    names: Mapping[str, str],
-    needed: list[str],
-    allowed: set[str],
-    ignored: tuple[str, ...],
-) -> None:
-    missing = [name for name in needed if name not in names]
-    extra = [
-        stored
-        for name, stored in names.items()
-        if name not in allowed and not name.endswith(ignored)
-    ]
-    for wrong, text in (
-        (missing, "tensors that the config calls for are missing"),
-        (extra, "tensors that the config does not call for are there"),
-    ):
-        if wrong:
-            listed = ", ".join(shown(name) for name in wrong[:_SHOWN_NAMES])
-            more = f" and {len(wrong) - _SHOWN_NAMES} more" if len(wrong) > _SHOWN_NAMES else ""
-            raise CheckpointError(f"{source.path}: {text}: {listed}{more}: {_WRONG_CONFIG}")
+    check_stored(source, name, FLOAT_DTYPES if dialect.online else ("U8", *FLOAT_DTYPES), ((n, k),))
+    if dialect.online:
+        return "master" if dialect.binary_groups is None else "binary"
+    return "unpacked"

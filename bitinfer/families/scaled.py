@@ -16,7 +16,7 @@ import numpy as np
 from bitinfer.errors import CheckpointError
 from bitinfer.families.spec import scale_group
 from bitinfer.formats.safetensors import as_float32
-from bitinfer.formats.scaled import group_scales, one_scale
+from bitinfer.formats.scaled import group_scales, has_zero, one_scale
 from bitinfer.formats.source import TensorSource
 from bitinfer.json_file import shown
 
@@ -56,6 +56,12 @@ def scale_layout(source: TensorSource, matrices: Sequence[Stored]) -> Mapping[st
             return layout
     assert odd is not None
     raise _dense(source, odd)
+
+
+def without_zeros(source: TensorSource, matrices: Sequence[Stored]) -> bool:
+    """Whether no weight of ``matrices`` is 0; reads up to the first that is."""
+    names = (name for name, _, _ in matrices)
+    return not any(has_zero(source.view(name), source.tensors[name].dtype) for name in names)
 
 
 def _fits(source: TensorSource, stored: Stored, layout: Mapping[str, int]) -> bool:

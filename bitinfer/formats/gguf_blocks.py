@@ -70,11 +70,12 @@ def half(blocks: Bytes, at: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(blocks[:, at : at + 2]).view("<f2")[:, 0].astype(np.float32)
 
 
+BINARY = "Q1_0"  # the type that has no code for 0
 # Type name -> decoder, and at which byte of a block its fp16 scale lies.
 TERNARY_BLOCKS: dict[str, tuple[Callable[[Bytes, Trits], None], int]] = {
     "TQ1_0": (decode_tq1_0, 52),
     "TQ2_0": (decode_tq2_0, 64),
-    "Q1_0": (decode_q1_0, 0),
+    BINARY: (decode_q1_0, 0),
     "Q2_0_64": (decode_q2_0, 0),
     "Q2_0_128": (decode_q2_0, 0),
 }

@@ -163,7 +163,7 @@ class Checkpoint:
 
     Attributes:
         path: The model folder.
-        notes, scale_group_size: None.
+        notes, scale_group_size, is_binary: None; no dtype says so.
         files: The mapped shards, in order of their names.
         tensors: Name to place, over all shards.
     """
@@ -178,6 +178,7 @@ class Checkpoint:
         self.path = folder
         self.notes: tuple[str, ...] = ()
         self.scale_group_size: int | None = None
+        self.is_binary = False
         index = folder / INDEX_NAME
         if (folder / SINGLE_NAME).exists() or not index.exists():
             self.files = [SafetensorsFile(_single(folder))]

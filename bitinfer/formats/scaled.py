@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from bitinfer import _core
 from bitinfer.formats.safetensors import as_float32
 
+_CHUNK_WEIGHTS = 1 << 20  # looked at together; bounds the memory
+
 
 def group_scales(
     data: NDArray[np.uint8], dtype: str, n: int, k: int, group: int
@@ -29,6 +31,16 @@ def group_scales(
     """
     scales, bad = _core.group_magnitudes(data, dtype.lower(), n, k, group)
     return scales if bad < 0 else None
+
+
+def has_zero(data: NDArray[np.uint8], dtype: str) -> bool:
+    """Whether a weight is 0; the arguments are as in ``group_scales``."""
+    bits = data.view("<u4" if dtype == "F32" else "<u2")
+    magnitude = bits.dtype.type(np.iinfo(bits.dtype).max >> 1)
+    return any(
+        not (bits[at : at + _CHUNK_WEIGHTS] & magnitude).all()
+        for at in range(0, len(bits), _CHUNK_WEIGHTS)
+    )
 
 
 def one_scale(data: NDArray[np.uint8], dtype: str, n: int, k: int) -> np.float32 | None:

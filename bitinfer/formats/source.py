@@ -45,6 +45,10 @@ class TensorSource(Protocol):
         """What the checkpoint says of the model."""
 
     @property
+    def is_binary(self) -> bool:
+        """Whether the types of the tensors say that no weight of ``TRITS`` is 0."""
+
+    @property
     def scale_group_size(self) -> int | None:
         """Columns of a group, if there are ``TRITS`` with several scales."""
 
