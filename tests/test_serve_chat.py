@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import jsonschema
 import openai
@@ -107,6 +108,16 @@ def test_several_replies_are_those_of_neighbouring_seeds(chat, model):
     for chunk in chat(n=3, seed=5, temperature=1.2, max_tokens=20, stream=True):
         pieces[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
     assert pieces == [one.text for one in alone]
+
+
+def test_many_clients_at_once_get_the_answers_that_each_gets_alone(chat, model):
+    asked = [[{"role": "user", "content": f"Tell me of a {w}."}] for w in ("dog", "boat", "star")]
+    options = {"temperature": 0.9, "max_tokens": 16}
+    jobs = [(messages, seed) for messages in asked for seed in range(8)]
+    alone = [model.chat(messages, seed=seed, **options).text for messages, seed in jobs]
+    with ThreadPoolExecutor(12) as pool:
+        found = list(pool.map(lambda job: chat(job[0], seed=job[1], **options), jobs))
+    assert [answer.choices[0].message.content for answer in found] == alone
 
 
 def test_logprobs_are_those_of_the_library(chat, model):
