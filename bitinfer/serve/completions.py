@@ -16,7 +16,7 @@ from bitinfer.serve.backend import Stream
 from bitinfer.serve.events import DONE, JsonResponse, event, event_stream, unless_gone
 from bitinfer.serve.logprobs import completion_logprobs
 from bitinfer.serve.options import generation_options, usage
-from bitinfer.serve.problems import api_error, invalid
+from bitinfer.serve.problems import api_error, invalid, refuse
 from bitinfer.serve.reading import read
 from bitinfer.serve.schemas import CompletionRequest
 from bitinfer.serve.service import Prompt, Service, client_of
@@ -29,6 +29,7 @@ async def completions(request: Request) -> Response:
     service: Service = request.app.state.service
     body = await read(request, CompletionRequest)
     service.check_model(body.model)
+    refuse(body, "echo", "suffix")
     n = body.n or 1
     if body.best_of not in (None, n):
         raise invalid(f"best_of: expected n, {n}, got {body.best_of}")

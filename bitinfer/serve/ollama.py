@@ -16,7 +16,7 @@ from bitinfer.families.spec import num_parameters
 from bitinfer.serve import limits
 from bitinfer.serve.chat import ChatAnswer, start_chat
 from bitinfer.serve.events import JsonResponse, PieceResponse, unless_gone
-from bitinfer.serve.problems import api_error
+from bitinfer.serve.problems import api_error, refuse
 from bitinfer.serve.reading import read
 from bitinfer.serve.schemas import (
     ChatMessage,
@@ -82,7 +82,7 @@ class OllamaMessage(Struct):
     thinking: Text | None = None
     tool_calls: list[OllamaToolCall] | None = None
     tool_name: str | None = None
-    images: Annotated[list[str], Meta(max_length=0)] | None = None
+    images: list[str] | None = None
 
 
 class OllamaChat(Struct, kw_only=True):
@@ -107,9 +107,9 @@ class OllamaGenerate(Struct, kw_only=True):
     options: Options | None = None
     format: Format = None
     think: bool | str | None = None
-    raw: Literal[False] | None = None
-    suffix: Literal[""] | None = None
-    images: Annotated[list[str], Meta(max_length=0)] | None = None
+    raw: bool | None = None
+    suffix: str | None = None
+    images: list[str] | None = None
 
 
 async def chat(request: Request) -> Response:
@@ -135,6 +135,7 @@ async def chat(request: Request) -> Response:
 async def generate(request: Request) -> Response:
     """Reply to a question."""
     body = await read(request, OllamaGenerate)
+    refuse(body, "raw", "suffix", "images")
     messages = [ChatMessage("system", body.system)] if body.system else []
 
     def piece(delta: dict[str, Any]) -> dict[str, Any]:
@@ -175,6 +176,7 @@ async def version(request: Request) -> Response:
 
 
 def _message(message: OllamaMessage) -> ChatMessage:
+    refuse(message, "images")
     calls = [
         ToolCall(
             FunctionCall(call.function.name, msgspec.json.encode(call.function.arguments).decode())

@@ -88,6 +88,17 @@ def api_error(cause: Exception) -> ApiError:
     return ApiError(500, "the server failed: its log says more", "internal_error")
 
 
+def refuse(body: object, *names: str) -> None:
+    """Refuse fields that have no meaning here; a client that relies on one shall know.
+
+    Raises:
+        ApiError: one of them says something.
+    """
+    for name in names:
+        if getattr(body, name):
+            raise ApiError(400, f"{name}: not served here: leave it out", "not_supported", name)
+
+
 def invalid(message: str, param: str | None = None, code: str = "invalid_value") -> ApiError:
     """A field of the request has a wrong value; ``message`` begins with its name."""
     return ApiError(400, message, code, param or message.partition(":")[0])

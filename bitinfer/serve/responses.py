@@ -15,7 +15,7 @@ from starlette.responses import Response
 from bitinfer.serve import limits
 from bitinfer.serve.chat import ChatAnswer, start_chat
 from bitinfer.serve.events import JsonResponse, event, event_stream, unless_gone
-from bitinfer.serve.problems import api_error
+from bitinfer.serve.problems import api_error, refuse
 from bitinfer.serve.reading import read
 from bitinfer.serve.schemas import (
     ChatMessage,
@@ -79,9 +79,9 @@ class ResponsesRequest(Struct, kw_only=True):
     stream: bool | None = None
     text: TextOptions = field(default_factory=TextOptions)
     user: Annotated[str, Meta(max_length=256)] | None = None
-    tools: Annotated[list[FreeJson], Meta(max_length=0)] | None = None
-    previous_response_id: Literal[""] | None = None
-    background: Literal[False] | None = None
+    tools: list[FreeJson] | None = None
+    previous_response_id: str | None = None
+    background: bool | None = None
 
 
 async def responses(request: Request) -> Response:
@@ -89,6 +89,7 @@ async def responses(request: Request) -> Response:
     service: Service = request.app.state.service
     body = await read(request, ResponsesRequest)
     service.check_model(body.model)
+    refuse(body, "tools", "previous_response_id", "background")
     answer = await start_chat(service, _chat_request(body), client_of(request, body.user))
     written = _Written(answer, body)
     if body.stream:

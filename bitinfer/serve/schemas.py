@@ -167,8 +167,8 @@ class CompletionRequest(Generation, kw_only=True):
 
     prompt: Text | list[Text | TokenId | list[TokenId]]
     logprobs: TopLogprobs | None = None
-    echo: Literal[False] | None = None
-    suffix: Literal[""] | None = None
+    echo: bool | None = None
+    suffix: str | None = None
     best_of: Replies | None = None
 
 
