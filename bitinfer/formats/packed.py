@@ -50,7 +50,8 @@ class PackedHeader:
         ternary: Name to (N, K) of each ternary matrix.
         groups: Name to columns of a group, of matrices with a scale for each row and group.
         source: ``name``, ``revision`` (or None) and ``sha256`` (file name to digest);
-            ``ternarized`` (how) where that was done by the conversion.
+            ``ternarized`` (how) where that was done by the conversion; ``notes``, sentences for
+            the user on what was found or mended.
     """
 
     packing: str
