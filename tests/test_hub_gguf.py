@@ -14,6 +14,7 @@ from huggingface_hub import constants
 
 from bitinfer.engine import Engine
 from bitinfer.errors import HubError
+from bitinfer.formats.gguf_files import is_named_dense
 from bitinfer.hub.inventory import list_models
 from bitinfer.hub.names import ModelName, parse_name
 from bitinfer.hub.pull import open_model, pull
@@ -29,6 +30,15 @@ def gguf(seed=0):
     return gguf_bytes(model_tensors(stored, trits, "TQ2_0"), config_keys("bitnet", CONFIG))
 
 
+NAMES = {
+    "m-Q4_K_M.gguf": True,
+    "m.q8_0.gguf": True,
+    "m-IQ3_XXS.gguf": True,
+    "m-iq2_bn.gguf": False,  # ik_llama.cpp's ternary type; the header will tell
+    "m-i2_s-embed-q6_k.gguf": False,
+    "m-f16.gguf": False,
+    "model.gguf": False,
+}
 FILES = {"x-f16.gguf": gguf(1), "x-TQ2_0.gguf": gguf(), "mine.gguf": gguf(2), "config.json": b"{}"}
 
 
@@ -57,6 +67,10 @@ def test_a_name_may_end_in_a_file(text, revision, file):
 @pytest.mark.parametrize("text", ["owner/name:", "owner/name:a/b", "owner/name:../x", ":x"])
 def test_what_can_be_no_file_is_no_name(text):
     assert parse_name(text) is None
+
+
+def test_what_is_not_ternary_is_told_by_its_name():
+    assert {name: is_named_dense(name) for name in NAMES} == NAMES
 
 
 def test_the_only_file_is_taken_whatever_its_name(hub, tmp_path):

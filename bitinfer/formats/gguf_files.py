@@ -11,8 +11,7 @@ from bitinfer.errors import CheckpointError
 ENDING = ".gguf"
 # Ternary types as file names have them, the best first: I2_S keeps a scale of 32 bits.
 _TERNARY = ("i2_s", "tq2_0", "tq1_0", "q2_0", "q1_0", "tl2", "tl1")
-# Types in file names that are never ternary.
-DENSE_NAME = re.compile(r"(?<![a-z\d])(q[2-6]_k|q[45]_[01]|q8_0|iq\d|mxfp4)(?![a-z\d]*_bn)")
+_DENSE = ("q[2-6]_k", "q[45]_[01]", "q8_0", r"iq\d_(?!bn)\w+", "mxfp4")
 
 
 def choose_gguf(names: Iterable[str]) -> list[str]:
@@ -26,11 +25,21 @@ def choose_gguf(names: Iterable[str]) -> list[str]:
     """
     files = sorted(names)
     for kind in _TERNARY:
-        named = re.compile(rf"(?<![a-z\d]){kind}(?![a-z\d])")
-        of_kind = [name for name in files if named.search(name.lower())]
+        of_kind = [name for name in files if _is_named(name, kind)]
         if of_kind:
             return of_kind
     return files
+
+
+def is_named_dense(name: str) -> bool:
+    """Whether a file is not ternary by its name; beside a ternary type others say nothing."""
+    return any(_is_named(name, kind) for kind in _DENSE) and not any(
+        _is_named(name, kind) for kind in _TERNARY
+    )
+
+
+def _is_named(name: str, kind: str) -> bool:
+    return re.search(rf"(?<![a-z\d]){kind}(?![a-z\d])", name.lower()) is not None
 
 
 def is_gguf(path: Path) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from bitinfer.errors import HubError
-from bitinfer.formats.gguf_files import DENSE_NAME, ENDING as GGUF_ENDING, choose_gguf
+from bitinfer.formats.gguf_files import ENDING as GGUF_ENDING, choose_gguf, is_named_dense
 from bitinfer.formats.safetensors import INDEX_NAME, SINGLE_NAME
 from bitinfer.formats.source import SIDE_FILES
 from bitinfer.hub.faults import told_plainly
@@ -91,7 +91,7 @@ def _gguf(name: ModelName, offered: Collection[str]) -> str:
             f"{name}: expected one GGUF file of a ternary type, got {files}: name the one to take,"
             f" as {example}"
         )
-    if DENSE_NAME.search(found[0].lower()):
+    if is_named_dense(found[0]):
         raise HubError(
             f"{name}: expected ternary weights, got {found[0]}, which by its name is not ternary:"
             " llama.cpp runs it"
