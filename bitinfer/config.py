@@ -18,6 +18,7 @@ from bitinfer.errors import ConfigError
 from bitinfer.json_file import read_json_object
 from bitinfer.json_values import JsonValues
 from bitinfer.runtime import pow_f64
+from bitinfer.yarn import default_attention_factor, yarn_inv_freq
 
 # Parameters of each rope_type beside rope_theta -> whether it must be a whole number.
 ROPE_TYPES: dict[str, dict[str, bool]] = {
@@ -29,7 +30,15 @@ ROPE_TYPES: dict[str, dict[str, bool]] = {
         "high_freq_factor": False,
         "original_max_position_embeddings": True,
     },
+    "yarn": {
+        "factor": False,
+        "original_max_position_embeddings": True,
+        "beta_fast": False,
+        "beta_slow": False,
+        "attention_factor": False,
+    },
 }
+_YARN_BETAS = {"beta_fast": 32.0, "beta_slow": 1.0}  # where a config does not name them
 # Parts of a RoPE object that say nothing of their own, besides the parameters above.
 _ROPE_KEYS = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
 _HIDDEN_ACTS = ("relu2", "silu", "gelu_pytorch_tanh")
@@ -40,8 +49,8 @@ LAYER_TYPES = ("full_attention", "sliding_attention")
 class ModelConfig:
     """The values of config.json that decide what a decoder computes.
 
-    ``rope_scaling`` is None or ``{"rope_type": "linear" | "llama3", ...}`` with that type's
-    parameters and nothing else; ``dtype`` is what the checkpoint says its floats are.
+    ``rope_scaling`` is None or ``{"rope_type": "linear" | "llama3" | "yarn", ...}`` with the
+    parameters of that type and nothing else; ``dtype`` is what the checkpoint says its floats are.
     ``sliding_window``, ``layer_types`` and ``rope_local_base_freq`` (RoPE's base in the sliding
     layers, if they have one of their own) are None where no layer has a window.
     """
@@ -149,6 +158,9 @@ def inv_freq(config: ModelConfig) -> NDArray[np.float32]:
     factor = f32(scaling["factor"])
     if scaling["rope_type"] == "linear":
         return table / factor
+    if scaling["rope_type"] == "yarn":
+        powers = _powers(config.head_dim, config.rope_theta)
+        return yarn_inv_freq(powers, config.head_dim, config.rope_theta, scaling)
     low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
     trained = scaling["original_max_position_embeddings"]
     wavelength = (f32(1.0) / table) * f32(2 * math.pi)
@@ -168,10 +180,14 @@ def local_inv_freq(config: ModelConfig) -> NDArray[np.float32] | None:
 
 
 def _plain_inv_freq(head_dim: int, theta: float) -> NDArray[np.float32]:
-    exponents = np.arange(0, head_dim, 2).astype(np.float32) / np.float32(head_dim)
-    powers = pow_f64(theta, exponents.astype(np.float64)).astype(np.float32)
-    table: NDArray[np.float32] = np.float32(1.0) / powers
+    table: NDArray[np.float32] = np.float32(1.0) / _powers(head_dim, theta)
     return table
+
+
+def _powers(head_dim: int, theta: float) -> NDArray[np.float32]:
+    """``theta^(2 i / head_dim)`` for each pair i of a head."""
+    exponents = np.arange(0, head_dim, 2).astype(np.float32) / np.float32(head_dim)
+    return pow_f64(theta, exponents.astype(np.float64)).astype(np.float32)
 
 
 def _refuse_parts(get: JsonValues, head_dim: int) -> None:
@@ -280,6 +296,9 @@ def _rope_scaling(get: JsonValues) -> Mapping[str, Any] | None:
     if kind == "default":
         return None
     scaling: dict[str, Any] = {"rope_type": kind}
+    if kind == "yarn":
+        given = {name: value for name, value in get.values.items() if value is not None}
+        get = JsonValues({**_yarn_defaults(get), **given}, get.where)
     for name, whole in parameters.items():
         scaling[name] = get.integer(name, 1, 1 << 24) if whole else get.number(name, 0.0, 1e6)
     if kind == "llama3" and scaling["high_freq_factor"] <= scaling["low_freq_factor"]:
@@ -287,3 +306,8 @@ def _rope_scaling(get: JsonValues) -> Mapping[str, Any] | None:
             "high_freq_factor", f"above {scaling['low_freq_factor']}", scaling["high_freq_factor"]
         )
     return scaling
+
+
+def _yarn_defaults(get: JsonValues) -> dict[str, float]:
+    factor = get.number("factor", 0.0, 1e6)
+    return {**_YARN_BETAS, "attention_factor": default_attention_factor(factor)}

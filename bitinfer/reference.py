@@ -417,6 +417,8 @@ class ReferenceDecoder:
         local = window is not None and self.spec["rope_local_base_freq"] is not None
         table = to_f32(self.weights["rope.local_inv_freq" if local else "rope.inv_freq"])
         sin, cos = sin_cos_f32(positions[:, None] * table)
+        factor = _f((self.spec["rope_scaling"] or {}).get("attention_factor", 1.0))
+        sin, cos = sin * factor, cos * factor
         out = attention(rope(q, cos, sin), rope(k, cos, sin), v, self.kv_cache, window)
         out = out.reshape(len(x), -1)
         if self.spec["attn_sub_norm"]:

@@ -7,6 +7,7 @@ from checkpoints import LLAMA, TINY
 from bitinfer.config import ModelConfig, inv_freq, local_inv_freq
 from bitinfer.errors import ConfigError
 
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096}
 LLAMA3 = {
     "rope_type": "llama3",
     "factor": 8.0,
@@ -85,7 +86,12 @@ def test_eos_may_be_one_id_a_list_or_none(ids, expected):
             {"rope_parameters": {"rope_theta": 1.0}},
             "rope_theta: expected 1.0 as in rope_parameters",
         ),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "got 'yarn'"),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 4.0}}, "got 'longrope'"),
+        (
+            {"rope_scaling": {**YARN, "mscale": 1.0}},
+            "mscale: expected only the parameters",
+        ),
+        ({"rope_scaling": {**YARN, "factor": None}}, "rope_scaling: factor: expected a number"),
         ({"rope_scaling": {"rope_type": "linear"}}, "rope_scaling: factor: expected a number"),
         ({"rope_scaling": {"rope_type": "linear", "factor": 2, "beta": 1}}, "beta: expected only"),
         ({"rope_scaling": {**LLAMA3, "high_freq_factor": 1.0}}, "high_freq_factor: expected above"),
@@ -124,6 +130,20 @@ def test_inv_freq_is_the_formula_in_float32():
     assert table.dtype == np.float32
     assert table.shape == (64,)
     assert np.all(np.abs(table - exact) <= exact * 2.0**-23)  # two roundings of half an ulp each
+
+
+def test_yarn_keeps_fast_angles_and_divides_slow_ones():
+    config = {**TINY, "head_dim": 64, "rope_scaling": YARN, "rope_theta": 1e6}
+    plain = inv_freq(ModelConfig.from_dict({**config, "rope_scaling": None}))
+    parsed = ModelConfig.from_dict(config)
+    table = inv_freq(parsed)
+    ratio = plain / table
+    assert ratio[0] == 1
+    assert np.isclose(ratio[-1], 4)
+    assert (np.diff(ratio) >= -1e-6).all()
+    assert parsed.rope_scaling["attention_factor"] == 0.1 * np.log(4.0) + 1
+    given = ModelConfig.from_dict({**config, "rope_scaling": {**YARN, "attention_factor": 1.5}})
+    assert given.rope_scaling["attention_factor"] == 1.5
 
 
 def test_linear_scaling_divides():

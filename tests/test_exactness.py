@@ -22,6 +22,7 @@ FORMS = {  # what a model can be; (overrides, make_tiny_model's arguments)
     "one_kv_head": ({"num_key_value_heads": 1, "num_attention_heads": 6}, {}),
     "no_groups": ({"num_key_value_heads": 4}, {}),
     "odd_sizes": ({"hidden_size": 83, "intermediate_size": 131, "head_dim": 10}, {}),
+    "yarn": ({"rope_scaling": {"rope_type": "yarn", "attention_factor": 1.139}}, {}),
     "head_dim_80": ({"head_dim": 80, "num_attention_heads": 3, "num_key_value_heads": 1}, {}),
     "head_dim_100": ({"head_dim": 100, "num_attention_heads": 2}, {"base": LLAMA}),
     "head_dim_256": ({"head_dim": 256, "num_attention_heads": 2, "num_key_value_heads": 1}, {}),

@@ -31,6 +31,7 @@ SIZES = {
 }
 BITNET, PLAIN = {**TINY, **SIZES}, {**LLAMA, **SIZES}
 QWEN3 = {**PLAIN, "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}
+YARN_ROPE = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
 LLAMA3_ROPE = {
     "rope_type": "llama3",
     "factor": 8.0,
@@ -252,6 +253,7 @@ def test_the_end_of_a_turn_is_named_beside_the_end_of_a_text(tmp_path, first):
         ),
         ({**PLAIN, "hidden_act": "relu2"}, "i2_s", "hidden_act: expected silu, .* got relu2"),
         ({**BITNET, "rope_scaling": LLAMA3_ROPE}, "i2_s", "bitnet-b1.58 has no rope_type llama3"),
+        ({**PLAIN, "rope_scaling": YARN_ROPE}, "tq2_0", "rope_type yarn is not exported to GGUF"),
         (
             {**BITNET, "hidden_size": 64, "head_dim": 16, "intermediate_size": 96},
             "tq1_0",

@@ -81,6 +81,8 @@ def find_architecture(spec: Mapping[str, Any], where: str) -> str:
             )
     if _rope_type(spec) == "llama3" and found != "llama":
         raise ExportError(f"{where}: GGUF architecture {found} has no rope_type llama3")
+    if _rope_type(spec) == "yarn":
+        raise ExportError(f"{where}: rope_type yarn is not exported to GGUF")
     return found
 
 

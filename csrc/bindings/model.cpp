@@ -60,6 +60,12 @@ void parse_layer_types(const py::dict& d, DecoderSpec* s) {
   s->local_rope = spec_value<std::optional<double>>(d, "rope_local_base_freq").has_value();
 }
 
+float rope_factor(const py::dict& d) {
+  const auto scaling = spec_value<std::optional<py::dict>>(d, "rope_scaling");
+  if (!scaling || !scaling->contains("attention_factor")) return 1.0f;
+  return static_cast<float>(spec_value<double>(*scaling, "attention_factor"));
+}
+
 DecoderSpec parse_spec(const py::dict& d) {
   DecoderSpec s{};
   s.vocab_size = spec_value<int64_t>(d, "vocab_size");
@@ -72,6 +78,7 @@ DecoderSpec parse_spec(const py::dict& d) {
   s.rms_norm_eps = static_cast<float>(spec_value<double>(d, "rms_norm_eps"));
   s.hidden_act = hidden_act(spec_value<std::string>(d, "hidden_act"));
   parse_layer_types(d, &s);
+  s.rope_factor = rope_factor(d);
   s.attn_sub_norm = spec_value<bool>(d, "attn_sub_norm");
   s.ffn_sub_norm = spec_value<bool>(d, "ffn_sub_norm");
   s.qk_norm = spec_value<bool>(d, "qk_norm");

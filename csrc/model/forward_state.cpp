@@ -141,7 +141,14 @@ void Decoder::State::turn(const float* inv_freq, int64_t token, Turns* out) {
   const auto pos = static_cast<float>(tokens_[static_cast<std::size_t>(token)].pos);
   float* angles = angles_.data() + token * half;
   for (int64_t j = 0; j < half; ++j) angles[j] = pos * inv_freq[j];
-  sin_cos(angles, half, out->sin.data() + token * half, out->cos.data() + token * half);
+  float* sines = out->sin.data() + token * half;
+  float* cosines = out->cos.data() + token * half;
+  sin_cos(angles, half, sines, cosines);
+  if (spec_.rope_factor == 1.0f) return;
+  for (int64_t j = 0; j < half; ++j) {
+    sines[j] *= spec_.rope_factor;
+    cosines[j] *= spec_.rope_factor;
+  }
 }
 
 Norm Decoder::State::rms(const float* weight) const {

@@ -28,6 +28,7 @@ struct DecoderSpec {
   std::vector<bool> sliding;   // of each layer: attention in the window; empty: none
   int64_t sliding_window = 0;  // positions that a token of such a layer sees, its own among them
   bool local_rope = false;     // such layers turn by a table of their own
+  float rope_factor = 1.0f;    // of all cosines and sines (YaRN's attention_factor)
   bool attn_sub_norm;          // RMSNorm on the joined heads, before o_proj
   bool ffn_sub_norm;           // RMSNorm on act(gate) · up, before down_proj
   bool qk_norm = false;        // RMSNorm on each head of q and k, before RoPE

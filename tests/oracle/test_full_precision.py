@@ -24,11 +24,11 @@ FAMILIES = {
 }
 
 
-def assert_like_the_oracle(folders, model_of, seeds):
+def assert_like_the_oracle(folders, model_of, seeds, length=25):
     ours, theirs = [], []
     for seed in seeds:
         folder, loaded = folders(seed)
-        ids = random_text(SMALL["vocab_size"], 25, seed)
+        ids = random_text(SMALL["vocab_size"], length, seed)
         exact = model_of(folder, torch.float64).logits(ids)
         ours.append(distances(comparable_engine(loaded).logits(ids), exact))
         theirs.append(distances(model_of(folder, torch.float32).logits(ids), exact))
@@ -68,6 +68,21 @@ def test_a_model_made_ternary_is_transformers_model_of_these_weights(name, tmp_p
         return bitlinear_oracle(folder, precision, levels=127, masters=True)
 
     assert_like_the_oracle(folders, model_of, range(3))
+
+
+def test_yarn_turns_as_in_transformers(tmp_path):
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+    config = {**BONSAI, **SMALL, "rope_scaling": yarn}
+
+    def folders(seed):
+        tensors = scaled_tensors(config, "groups of 128", seed=seed)
+        folder = write_checkpoint(tmp_path / str(seed), config, tensors)
+        return folder, folder
+
+    def model_of(folder, precision):
+        return bitlinear_oracle(folder, precision, levels=16383, masters=False)
+
+    assert_like_the_oracle(folders, model_of, range(2), length=200)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
