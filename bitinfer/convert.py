@@ -24,7 +24,7 @@ from bitinfer.families.binary import binarize
 from bitinfer.families.bitlinear import effective_scale
 from bitinfer.families.gguf_source import GgufSource
 from bitinfer.families.plan import ModelPlan, TernaryWeight
-from bitinfer.families.spec import HEAD, HEAD_SCALE, scale_group, scale_shape
+from bitinfer.families.spec import HEAD, HEAD_SCALE, in_groups, scale_group, scale_shape
 from bitinfer.formats.new_folder import check_free_space, check_target, new_folder
 from bitinfer.formats.packed import HEADS, PACKED_NAME, PackedHeader, PackedWriter, is_packed_folder
 from bitinfer.formats.safetensors import DTYPE_BYTES, as_float32
@@ -270,7 +270,9 @@ def open_checkpoint(
         settle_layout(source, plan, i2s_layout)
     if packing == "auto":
         tuned = tuning.find(plan.spec, tuning.model_key(plan.spec))
-        packing = "b1" if plan.binary else tuning.ternary_packing(tuned, plan.spec)
+        packing = (
+            "b1" if plan.binary else tuning.ternary_packing(tuned, in_groups=in_groups(plan.spec))
+        )
     return CanonicalWeights(source, plan, packing, head)
 
 

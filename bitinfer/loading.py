@@ -83,7 +83,7 @@ def _load_packed(
     stored = file.header.packing
     # Nothing is smaller or faster than b1, where the weights allow it.
     keep = weights_in == "mmap" or stored == "b1"
-    wanted = stored if keep else tuning.ternary_packing(tuned, spec)
+    wanted = stored if keep else tuning.ternary_packing(tuned, in_groups=file.header.in_groups)
     wanted = wanted if packing == "auto" else packing
     if weights_in == "mmap" and wanted != stored:
         raise ValueError(

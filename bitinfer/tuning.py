@@ -20,7 +20,7 @@ from typing import Any
 from bitinfer import runtime
 from bitinfer.cpu_count import physical_cores
 from bitinfer.errors import ConfigError
-from bitinfer.families.spec import num_parameters, scale_group, ternary_shapes
+from bitinfer.families.spec import num_parameters
 from bitinfer.formats.new_file import replace_file
 from bitinfer.json_file import parse_json_object, shown
 from bitinfer.machine import cpu_name
@@ -112,13 +112,12 @@ def find(spec: Mapping[str, Any], model: str) -> Tuned | None:
     return own[0] if own else min(near, key=lambda t: _distance(t, parameters), default=None)
 
 
-def ternary_packing(tuned: Tuned | None, spec: Mapping[str, Any]) -> str:
+def ternary_packing(tuned: Tuned | None, *, in_groups: bool) -> str:
     """What ``packing="auto"`` takes for the ternary weights of a model.
 
     Not b1, which cannot hold zeros, nor t3 for groups of columns, which would not fill its blocks.
     """
     packing = tuned.packing if tuned and tuned.packing != "b1" else runtime.auto_packing()
-    in_groups = any((scale_group(spec, k) or k) < k for _, k in ternary_shapes(spec).values())
     return "i2" if in_groups and packing == "t3" else packing
 
 

@@ -7,6 +7,7 @@ import pytest
 from checkpoints import TINY, tiny_checkpoint
 from click.testing import CliRunner
 from random_model import write_random_model
+from test_grouped_file import groups_of, make_model, write_folder
 from test_random_model import small
 
 from bitinfer import default_model, hardware, runtime, tuning
@@ -94,6 +95,15 @@ def test_a_binary_model_is_tuned_in_its_own_packing(machine, tmp_path):
     tuning.keep(found.tuned)
     engine = Engine.load(tmp_path / "binary")
     assert (engine.packing, engine.gemv_family, engine.weights) == ("b1", "dot", "copy")
+
+
+def test_t3_is_not_tried_where_columns_are_in_groups(machine, tmp_path, monkeypatch):
+    model = make_model("i2")
+    folder = write_folder(tmp_path / "groups", model, groups_of(model))
+    monkeypatch.setattr("bitinfer.runtime.auto_packing", lambda: "t3")
+    machine(lambda p, g, w, threads, run: 1.0)
+    found = tune(folder)
+    assert {trial.candidate.packing for trial in found.kernels} == {"i2", "t5"}
 
 
 def test_what_is_clearly_slow_is_not_run_again(folder, machine):

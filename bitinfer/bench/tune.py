@@ -17,9 +17,9 @@ from bitinfer.bench.race import Candidate, Trial, race
 from bitinfer.cpu_count import performance_cores, physical_cores
 from bitinfer.engine import Engine
 from bitinfer.families.spec import num_parameters
-from bitinfer.formats.packed import PACKED_NAME, PackedFile, is_packed_folder
+from bitinfer.formats.packed import PACKED_NAME, PackedFile, PackedHeader, is_packed_folder
 from bitinfer.resident import has_room
-from bitinfer.tuning import CHOICES, Tuned
+from bitinfer.tuning import CHOICES, Tuned, ternary_packing
 
 _ROUNDS = 7
 _GAIN = 1.02  # a candidate must be so many times faster than the default ...
@@ -175,26 +175,30 @@ def _thread_trials(
 
 def _default(folder: Path) -> Candidate:
     """What is taken where nothing was tuned."""
-    stored = _stored_packing(folder)
-    packing = "b1" if stored == "b1" else runtime.auto_packing()
+    header = _stored_header(folder)
+    stored = header.packing if header else None
+    packing = runtime.auto_packing()
+    if header:
+        packing = "b1" if stored == "b1" else ternary_packing(None, in_groups=header.in_groups)
     weights = "mmap" if stored == packing else "copy"
     threads = min(runtime.MAX_THREADS, performance_cores())
     return Candidate(packing, runtime.gemv_family(packing), weights, threads)
 
 
-def _stored_packing(folder: Path) -> str | None:
+def _stored_header(folder: Path) -> PackedHeader | None:
     """Of a packed folder; None: it is a raw one."""
-    if not is_packed_folder(folder):
-        return None
-    return PackedFile(folder / PACKED_NAME).header.packing
+    return PackedFile(folder / PACKED_NAME).header if is_packed_folder(folder) else None
 
 
 def _load(folder: Path, default: Candidate, head: str) -> tuple[Engines, list[str]]:
     """The model in each form, the default one first; and sentences about those left out."""
-    stored = _stored_packing(folder)
+    header = _stored_header(folder)
+    stored = header.packing if header else None
     forms = [(default.packing, default.weights)]
     forms += [(stored, "mmap")] if stored else []
     forms += [(p, "copy") for p in CHOICES["packing"] if (p == "b1") == (stored == "b1")]
+    if header and header.in_groups:
+        forms = [form for form in forms if form[0] != "t3"]
     engines: Engines = {}
     left_out = []
     for packing, weights in dict.fromkeys(forms):

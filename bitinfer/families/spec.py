@@ -137,6 +137,11 @@ def scale_group(traits: Mapping[str, Any], k: int) -> int | None:
     return None if count is None else -(-k // count)
 
 
+def in_groups(spec: Mapping[str, Any]) -> bool:
+    """Whether the rows of some matrix have several weight scales."""
+    return any((scale_group(spec, k) or k) < k for _, k in ternary_shapes(spec).values())
+
+
 def scale_shape(traits: Mapping[str, Any], n: int, k: int) -> tuple[int, ...]:
     """Shape of the weight scales of a matrix (N, K): (groups, N), or (1,)."""
     group = scale_group(traits, k)

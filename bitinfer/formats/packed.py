@@ -61,6 +61,11 @@ class PackedHeader:
     source: Mapping[str, Any]
     groups: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def in_groups(self) -> bool:
+        """Whether the rows of some matrix have several weight scales."""
+        return any(group < self.ternary[name][1] for name, group in self.groups.items())
+
     def metadata(self) -> dict[str, str]:
         """The header's ``__metadata__``."""
         ternary = {

@@ -126,6 +126,34 @@ std::vector<int32_t> run_gemv_columns(const KernelTable& table, const Inputs& in
   return acc;
 }
 
+// The blocks of the i2 matrix as rows of one block each; a row of kernels without gemv_groups runs
+// gemv_dot on each group.
+std::vector<int32_t> run_gemv_groups(const KernelTable& table, const Inputs& in, int groups,
+                                     int64_t m) {
+  constexpr int kI2 = static_cast<int>(Packing::kI2);
+  const int64_t rows = kRows * num_blocks(Packing::kI2, kK), stride = activation_bytes(256);
+  AlignedBuffer<int8_t> codes(static_cast<std::size_t>(groups * stride));
+  std::vector<int32_t> sums(static_cast<std::size_t>(groups));
+  for (int64_t k = 0; k < 256; ++k) {
+    const int64_t g = k * groups / 256;
+    const int8_t code = in.codes[static_cast<std::size_t>(m * activation_bytes(kK) + k)];
+    codes[static_cast<std::size_t>(g * stride + k)] = code;
+    sums[static_cast<std::size_t>(g)] += code;
+  }
+  std::vector<int32_t> acc(static_cast<std::size_t>(groups * rows));
+  if (table.gemv_groups) {
+    table.gemv_groups(in.packed[kI2].data(), rows, groups, {codes.data(), stride, sums.data(), 1},
+                      acc.data(), rows);
+    return acc;
+  }
+  for (int64_t g = 0; g < groups; ++g) {
+    TileStreams s{1, rows, {in.packed[kI2].data()}, {acc.data() + g * rows}};
+    table.gemv_dot[kI2](s, 1,
+                        {codes.data() + g * stride, sums[static_cast<std::size_t>(g)], nullptr});
+  }
+  return acc;
+}
+
 std::vector<int32_t> run_gemm(const KernelTable& table, Inputs& in, Packing packing) {
   const int64_t stride = num_tiles(packing, kRows) * layout(packing).tile_rows;
   std::vector<int32_t> acc(static_cast<std::size_t>(kM * stride));
@@ -229,6 +257,11 @@ std::string compare_integer_kernels(const KernelTable& row, const KernelTable& o
     if (text.empty()) {
       text = first_difference("gemv_columns", run_gemv_columns(row, in, m),
                               run_gemv_columns(oracle, in, m));
+    }
+    for (const int groups : {2, 4}) {
+      if (!text.empty()) return text;
+      text = first_difference("gemv_groups", run_gemv_groups(row, in, groups, m),
+                              run_gemv_groups(oracle, in, groups, m));
     }
     if (!text.empty()) return text;
   }

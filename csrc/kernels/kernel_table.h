@@ -98,6 +98,20 @@ using GemvRowsFn = void (*)(const ChosenRows& w, const Activation& a, int32_t* a
 using GemvColumnsFn = void (*)(const ChosenRows& w, const int8_t* codes, int32_t* scratch,
                                int32_t* acc);
 
+// Activations of the groups of an i2 K-block: group g has codes (256) that are zero beyond it at
+// codes + g * stride, and their sum at sums[g * sum_stride].
+struct GroupActivation {
+  const int8_t* codes;
+  int64_t stride;
+  const int32_t* sums;
+  int64_t sum_stride;
+};
+
+// Of an i2 matrix of one K-block, n rows: acc[g * acc_stride + r] = sum over the columns k of group
+// g of w[r][k] * a[k], for 2 groups of 128 columns or 4 of 64, each row read once.
+using GemvGroupsFn = void (*)(const uint8_t* rows, int64_t n, int groups, const GroupActivation& a,
+                              int32_t* acc, int64_t acc_stride);
+
 constexpr int64_t kMaxGemvTokens = 4;
 
 enum class GemvFamily : int { kAddsub = 0, kDot = 1 };
@@ -112,8 +126,9 @@ struct KernelTable {
   int64_t gemv_tokens[kNumPackings];  // up to as many, a GEMV of auto_family for each is faster
                                       // than a GEMM, by benchmark records; 1..kMaxGemvTokens
   Packing auto_packing;               // what packing="auto" takes, by benchmark records
-  GemvRowsFn gemv_rows;               // these two multiply
+  GemvRowsFn gemv_rows;               // these three multiply
   GemvColumnsFn gemv_columns;
+  GemvGroupsFn gemv_groups;  // null where there is none: gemv_dot sums each group
   GemmI8Fn gemm_i8;
   HeadHighFn head_high[kNumHeadSplits];
   HeadJoinFn head_join[kNumHeadSplits];

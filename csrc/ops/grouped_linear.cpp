@@ -10,7 +10,8 @@
 namespace bitinfer {
 namespace {
 
-constexpr int64_t kFewRows = 16;  // of activations: so many groups of a part meet it in one GEMM
+constexpr int64_t kMaxAtOnce = 4;  // groups that gemv_groups sums
+constexpr int64_t kFewRows = 16;   // of activations: so many groups of a part meet it in one GEMM
 
 GroupedTernary stack_of(const GroupedShape& shape, const Linear& layer) {
   const PackedTernary& w = layer.w;
@@ -19,6 +20,12 @@ GroupedTernary stack_of(const GroupedShape& shape, const Linear& layer) {
 
 int64_t stack_bytes(const GroupedShape& shape, const Linear& layer) {
   return grouped_bytes(layer.w.packing, layer.w.n, layer.w.k, shape.groups.columns(layer.w.k));
+}
+
+// Whether one kernel call sums all groups of a part.
+bool has_gemv_groups(const OpContext& ctx, const GroupedTernary& w) {
+  return w.packing == Packing::kI2 && w.group % 64 == 0 && ctx.kernels->gemv_groups &&
+         ctx.gemv.family == GemvFamily::kDot;
 }
 
 // The widest part that any K up to max_k may have.
@@ -77,7 +84,8 @@ GroupedLinears::GroupedLinears(const GroupedShape& shape, int num_threads, int64
   for (int i = 0; i < num_threads; ++i) {
     threads_.push_back(
         {AlignedBuffer<uint8_t>(static_cast<std::size_t>(tables)), 0,
-         AlignedBuffer<int32_t>(static_cast<std::size_t>(planes * acc_elements(max_tokens))),
+         AlignedBuffer<int32_t>(static_cast<std::size_t>(
+             planes * std::max(kMaxAtOnce * acc_elements(1), acc_elements(max_tokens)))),
          AlignedBuffer<float>(static_cast<std::size_t>(
              std::max(kMaxGemvTokens * acc_elements(1), acc_elements(max_tokens))))});
   }
@@ -146,11 +154,13 @@ void GroupedLinears::spread(const int8_t* codes, int64_t first, int64_t columns,
 
 // ---- few rows ----
 
+// Each part of the columns is a run of its own in memory: few and longer streams are faster.
 void GroupedLinears::gemv(const OpContext& ctx, const LinearOutput* outputs, int count) {
   GemvPlan plans[kMaxOutputs];
   int64_t tasks = 0, bytes = 0;
   for (int i = 0; i < count; ++i) {
-    plans[i] = plan_gemv(ctx, outputs[i].layer->w, kStreams);
+    const bool at_once = has_gemv_groups(ctx, stack_of(shape_, *outputs[i].layer));
+    plans[i] = plan_gemv(ctx, outputs[i].layer->w, at_once ? 1 : kStreams / 2);
     tasks += plans[i].tasks();
     bytes += stack_bytes(shape_, *outputs[i].layer);
   }
@@ -175,43 +185,70 @@ void GroupedLinears::build_tables(const OpContext& ctx, Thread* thread) {
   thread->tables_version = rows_.version;
 }
 
+// Sums of groups [g, g + count) of a part with one plane of row m: acc (count, rows of all runs).
+void GroupedLinears::gemv_sums(const OpContext& ctx, const PackedTernary& part,
+                               const TileRuns& runs, int64_t g, int64_t count, int64_t m, int plane,
+                               const uint8_t* tables, int32_t* acc) {
+  const int64_t planes = shape_.planes(), i = (g * rows_.m + m) * planes + plane;
+  const int8_t* codes = rows_.codes + i * rows_.stride;
+  if (count > 1) {
+    const GroupActivation a{codes, rows_.m * planes * rows_.stride, rows_.sums + i,
+                            rows_.m * planes};
+    for (int r = 0; r < runs.count; ++r) {
+      ctx.kernels->gemv_groups(part.data + runs.first[r] * tile_bytes(part.packing, part.k),
+                               runs.tiles, static_cast<int>(count), a, acc + r * runs.tiles,
+                               runs.count * runs.tiles);
+    }
+    return;
+  }
+  const int64_t group = shape_.groups.columns(rows_.k);
+  const int64_t columns = part_columns(part.packing, rows_.k, group);
+  const int64_t table_bytes =
+      num_blocks(part.packing, columns) * ctx.kernels->table_bytes[static_cast<int>(part.packing)];
+  TileStreams streams{};
+  add_streams(&streams, part, runs, acc);
+  ctx.gemv.fn(streams, num_blocks(part.packing, part.k),
+              {codes, rows_.sums[i], tables + i * table_bytes});
+}
+
 void GroupedLinears::gemv_task(const OpContext& ctx, const LinearOutput& out, const TileRuns& runs,
                                Thread* thread) {
   const Linear& layer = *out.layer;
   const GroupedTernary w = stack_of(shape_, layer);
   const int planes = shape_.planes();
-  const int64_t in_part = groups_of_part(w.packing, w.group),
-                tile_rows = layout(w.packing).tile_rows;
+  const int64_t in_part = groups_of_part(w.packing, w.group), groups = num_groups(w.k, w.group);
+  const int64_t at_once = has_gemv_groups(ctx, w) ? in_part : 1;
+  const int64_t tile_rows = layout(w.packing).tile_rows;
   const int64_t run_rows = runs.tiles * tile_rows, rows = runs.count * run_rows;
-  const int64_t table_bytes = num_blocks(w.packing, part_columns(w.packing, w.k, w.group)) *
-                              ctx.kernels->table_bytes[static_cast<int>(w.packing)];
   if (ctx.gemv.needs_tables && thread->tables_version != rows_.version) build_tables(ctx, thread);
-  const GroupEpilogue epilogue{ctx.kernels->f32, layer, planes, rows};
-  const auto valid = [&](int r) { return std::min(run_rows, w.n - runs.first[r] * tile_rows); };
+  // fn(first row in w, rows that exist, first row here) of each run
+  const auto for_runs = [&](const auto& fn) {
+    for (int r = 0; r < runs.count; ++r) {
+      const int64_t row = runs.first[r] * tile_rows;
+      fn(row, std::min(run_rows, w.n - row), r * run_rows);
+    }
+  };
   std::fill_n(thread->y.data(), rows_.m * rows, 0.0f);
-  for (int64_t g = 0; g < num_groups(w.k, w.group); ++g) {
-    const PackedTernary part = part_of(w, g / in_part);
-    TileStreams streams[2] = {};
-    for (int p = 0; p < planes; ++p)
-      add_streams(&streams[p], part, runs, thread->acc.data() + p * rows);
+  for (int64_t g = 0, here; g < groups; g += here) {
+    here = g + at_once <= groups ? at_once : 1;
+    int32_t* acc = thread->acc.data();
+    const GroupEpilogue epilogue{ctx.kernels->f32, layer, planes, here * rows};
     for (int64_t m = 0; m < rows_.m; ++m) {
-      for (int p = 0; p < planes; ++p) {
-        const int64_t i = (g * rows_.m + m) * planes + p;
-        ctx.gemv.fn(streams[p], num_blocks(part.packing, part.k),
-                    {rows_.codes + i * rows_.stride, rows_.sums[i],
-                     thread->tables.data() + i * table_bytes});
-      }
-      for (int r = 0; r < runs.count; ++r) {
-        epilogue(g, runs.first[r] * tile_rows, valid(r), streams[0].acc[r],
-                 rows_.scales[g * rows_.m + m], thread->y.data() + m * rows + r * run_rows);
+      for (int p = 0; p < planes; ++p)
+        gemv_sums(ctx, part_of(w, g / in_part), runs, g, here, m, p, thread->tables.data(),
+                  acc + p * here * rows);
+      for (int64_t i = 0; i < here; ++i) {
+        for_runs([&](int64_t row, int64_t n, int64_t at) {
+          epilogue(g + i, row, n, acc + i * rows + at, rows_.scales[(g + i) * rows_.m + m],
+                   thread->y.data() + m * rows + at);
+        });
       }
     }
   }
   for (int64_t m = 0; m < rows_.m; ++m) {
-    for (int r = 0; r < runs.count; ++r) {
-      finish(out, m, runs.first[r] * tile_rows, valid(r),
-             thread->y.data() + m * rows + r * run_rows);
-    }
+    for_runs([&](int64_t row, int64_t n, int64_t at) {
+      finish(out, m, row, n, thread->y.data() + m * rows + at);
+    });
   }
 }
 

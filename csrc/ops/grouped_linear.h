@@ -79,6 +79,8 @@ class GroupedLinears {
   void gemv(const OpContext& ctx, const LinearOutput* outputs, int count);
   void gemv_task(const OpContext& ctx, const LinearOutput& out, const TileRuns& runs,
                  Thread* thread);
+  void gemv_sums(const OpContext& ctx, const PackedTernary& part, const TileRuns& runs, int64_t g,
+                 int64_t count, int64_t m, int plane, const uint8_t* tables, int32_t* acc);
   void build_tables(const OpContext& ctx, Thread* thread);
   void gemm(const OpContext& ctx, const LinearOutput* outputs, int count);
   void gemm_task(const OpContext& ctx, const LinearOutput& out, int64_t first, int64_t rows,

@@ -36,6 +36,7 @@ constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in eve
 #include "kernels/avx2/ternary_gemv_i2.inl.h"
 #include "kernels/generic/chosen_rows.inl.h"
 #include "kernels/avx2/gemv_columns.inl.h"
+#include "kernels/avx2/gemv_groups.inl.h"
 #include "kernels/generic/unpack_panel.inl.h"
 #include "kernels/generic/unpack_b1.inl.h"
 #include "kernels/generic/unpack_t5.inl.h"
@@ -90,6 +91,13 @@ BITINFER_SYMBOL void ternary_gemv_columns_i8_i2_i32(const ChosenRows& w, const i
   gemv_columns_by_pairs(w, codes, scratch, acc);
 }
 
+BITINFER_SYMBOL void ternary_gemv_groups_i8_i2_i32(const uint8_t* rows, int64_t n, int groups,
+                                                   const GroupActivation& a, int32_t* acc,
+                                                   int64_t acc_stride) {
+  if (groups == 2) return gemv_groups_i2<2>(rows, n, a, acc, acc_stride);
+  gemv_groups_i2<4>(rows, n, a, acc, acc_stride);
+}
+
 KernelTable make_kernel_table() {
   constexpr int kI2 = static_cast<int>(Packing::kI2);
   constexpr int kT3 = static_cast<int>(Packing::kT3);
@@ -106,6 +114,7 @@ KernelTable make_kernel_table() {
   set_dot_symbols(&table);
   set_head_planes(&table);
   table.gemv_columns = ternary_gemv_columns_i8_i2_i32;
+  table.gemv_groups = ternary_gemv_groups_i8_i2_i32;
   table.auto_family[kI2] = GemvFamily::kDot;
   table.auto_family[kT3] = GemvFamily::kAddsub;
   table.auto_family[kT5] = GemvFamily::kDot;

@@ -45,6 +45,7 @@ constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in eve
 #include "kernels/generic/vnni_kernels.inl.h"
 #include "kernels/generic/chosen_rows.inl.h"
 #include "kernels/generic/gemm_few_i2.inl.h"
+#include "kernels/avx512vnni/gemv_groups.inl.h"
 #include "kernels/generic/gemv_columns_vnni.inl.h"
 #include "kernels/generic/ternary_gemm.inl.h"
 #include "kernels/generic/gemm_i8.inl.h"
@@ -66,9 +67,17 @@ BITINFER_SYMBOL void ternary_gemv_addsub_i8_b1_i32(const TileStreams& streams, i
                          [&](const auto& lanes) { b1_lane_group(lanes, num_blocks, a.tables); });
 }
 
+BITINFER_SYMBOL void ternary_gemv_groups_i8_i2_i32(const uint8_t* rows, int64_t n, int groups,
+                                                   const GroupActivation& a, int32_t* acc,
+                                                   int64_t acc_stride) {
+  if (groups == 2) return gemv_groups_i2<2>(rows, n, a, acc, acc_stride);
+  gemv_groups_i2<4>(rows, n, a, acc, acc_stride);
+}
+
 KernelTable make_kernel_table() {
   KernelTable table = avx2::make_kernel_table();
   set_vnni_symbols(&table);
+  table.gemv_groups = ternary_gemv_groups_i8_i2_i32;
   table.gemv_addsub[static_cast<int>(Packing::kB1)] = ternary_gemv_addsub_i8_b1_i32;
   set_head_planes(&table);
   table.f32 = make_float_kernels();
