@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitinfer import _core, tuning
+from bitinfer.canonical import CanonicalWeights
 from bitinfer.config import inv_freq, local_inv_freq
-from bitinfer.convert import PLANE_HEADS, CanonicalWeights, Progress, open_checkpoint
+from bitinfer.convert import PLANE_HEADS, Progress, open_checkpoint
 from bitinfer.errors import CheckpointError, PackedFileError
 from bitinfer.families.check import check_weights
 from bitinfer.families.spec import DEFAULTS, EMBEDDING, HEAD, HEAD_SCALE, check_spec

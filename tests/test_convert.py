@@ -130,7 +130,7 @@ def test_large_tensors_are_read_in_chunks_with_the_same_result(tmp_path, monkeyp
     whole = tmp_path / "whole"
     source = tiny_checkpoint(tmp_path / "hf", LLAMA, form="unpacked")
     convert(source, whole, packing="i2")
-    monkeypatch.setattr("bitinfer.convert._CHUNK_BYTES", 1000)
+    monkeypatch.setattr("bitinfer.canonical.CHUNK_BYTES", 1000)
     assert folder_bytes(convert(source, tmp_path / "chunked", packing="i2")) == folder_bytes(whole)
 
 

@@ -22,6 +22,7 @@ PYTHON_LAYERS = [
     {"families"},
     {"tuning"},
     {"i2s_layout"},
+    {"canonical"},
     {"convert"},
     {"hub", "resident"},
     {"loading", "model_folder"},
@@ -37,7 +38,16 @@ PYTHON_LAYERS = [
 ]
 RANK = {unit: rank for rank, units in enumerate(PYTHON_LAYERS) for unit in units}
 CORE_USERS = {
-    *("runtime", "formats.packed", "convert", "resident", "loading", "engine", "__init__"),
+    *(
+        "runtime",
+        "formats.packed",
+        "canonical",
+        "convert",
+        "resident",
+        "loading",
+        "engine",
+        "__init__",
+    ),
     *("i2s_layout", "sampling.candidates", "export.weights", "formats.scaled"),
 }
 
