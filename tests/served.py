@@ -16,6 +16,7 @@ import openai
 from bitinfer.history import History
 from bitinfer.model import Model
 from bitinfer.runtime import default_model
+from bitinfer.serve.backend import Backend
 from bitinfer.serve.batching import BatchingBackend
 from bitinfer.serve.guard import Access
 from bitinfer.serve.server import Server, bind
@@ -79,11 +80,13 @@ def running(
     slots: int = 4,
     queue_limit: int = 64,
     history: History | None = None,
+    backend: Backend | None = None,
     **access: Any,
 ) -> Iterator[Running]:
     """Serve ``model`` on a free port."""
     ready = threading.Event()
-    backend = BatchingBackend(model.engine, model.setup, slots=slots, queue_limit=queue_limit)
+    if backend is None:
+        backend = BatchingBackend(model.engine, model.setup, slots=slots, queue_limit=queue_limit)
     service = Service(model, backend, NAME, history)
     with bind("127.0.0.1", 0) as sock:
         server = Server(service, Access(**access), sock, ready.set)

@@ -100,9 +100,3 @@ def test_the_document_describes_every_route_and_fits_real_requests(served):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(wrong, schema)
         assert served.ask("POST", "/v1/chat/completions", wrong)[0] == 400
-
-
-def test_where_the_page_will_be_there_is_a_hint(served):
-    status, reply = served.ask("GET", "/")
-    assert status == 404
-    assert "/v1" in reply["error"]["message"]

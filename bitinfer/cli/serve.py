@@ -99,7 +99,7 @@ def serve(name: str | None, **options: Any) -> None:
         served = served or model.path.name
 
         def ready() -> None:
-            click.echo(f"serving {served} on http://{shown}:{port} (API: /v1)", err=True)
+            click.echo(f"serving {served} on http://{shown}:{port} (chat page; API: /v1)", err=True)
 
         kept: dict[str, Any] = {"session": session, "history": history}
         server.serve(model, sock, access, name=served, ready=ready, **kept, **sizes)

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from bitinfer.errors import BitinferError
-from bitinfer.serve import conversations, info, ollama, schemas
+from bitinfer.serve import conversations, info, ollama, pages, schemas
 from bitinfer.serve.chat import chat_completions
 from bitinfer.serve.completions import completions
 from bitinfer.serve.embeddings import EmbeddingsRequest, embeddings
@@ -36,7 +36,8 @@ _POSTS: dict[str, tuple[Callable[[Request], Awaitable[Response]], type]] = {
 }
 BODIES = {path: body for path, (_, body) in _POSTS.items()}  # what each of them takes
 _GETS = {
-    "/": info.page,
+    "/": pages.page,
+    "/static/{name}": pages.static,
     "/health": info.health,
     "/ready": info.ready,
     "/metrics": info.metrics,

@@ -8,18 +8,12 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
 
+from bitinfer.sampling import SETTINGS
 from bitinfer.serve.events import JsonResponse
 from bitinfer.serve.problems import ApiError, invalid
 from bitinfer.serve.reading import read
 from bitinfer.serve.schemas import DetokenizeRequest, TokenizeRequest
 from bitinfer.serve.service import Service
-
-
-async def page(request: Request) -> Response:
-    """GET /: the chat page."""
-    raise ApiError(
-        404, "path: there is no page yet: the API is at /v1, see /openapi.json", "no_page"
-    )
 
 
 async def health(request: Request) -> Response:
@@ -54,12 +48,20 @@ async def one_model(request: Request) -> Response:
 
 
 def _model(service: Service) -> dict[str, Any]:
+    """The model, with its own sampling and what may be set instead."""
+    defaults = service.model.sampling
+    sampling = {
+        name: {"default": getattr(defaults, name), **{k: about[k] for k in ("low", "high", "help")}}
+        for name, about in SETTINGS.items()
+        if about["kind"] != "bias"
+    }
     return {
         "id": service.name,
         "object": "model",
         "created": service.started,
         "owned_by": "bitinfer",
         "context_length": service.model.context_length,
+        "sampling": sampling,
     }
 
 
