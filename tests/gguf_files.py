@@ -4,8 +4,8 @@ import struct
 
 import numpy as np
 
-NAMES = "F32 F16 Q4_0 Q4_1 Q8_0 Q6_K BF16 TQ1_0 TQ2_0 I2_S TL1 TL2 Q1_0 Q2_0"
-IDS = (0, 1, 2, 3, 8, 14, 30, 34, 35, 36, 38, 39, 41, 42)
+NAMES = "F32 F16 Q4_0 Q4_1 Q8_0 Q6_K BF16 TQ1_0 TQ2_0 I2_S TL1 TL2 Q1_0 Q2_0 IQ1_BN IQ2_BN"
+IDS = (0, 1, 2, 3, 8, 14, 30, 34, 35, 36, 38, 39, 41, 42, 134, 135)
 TYPE_NUMBERS = dict(zip(NAMES.split(), IDS, strict=True))
 NUMBERS = dict(zip((*range(8), 10, 11, 12), "BbHhIifBQqd", strict=True))
 STRING, ARRAY = 8, 9
@@ -179,6 +179,35 @@ def q1_0(signs, scale):
     for j, t in enumerate(signs):
         qs[j // 8] |= (t > 0) << j % 8
     return struct.pack("<e", scale) + bytes(qs)
+
+
+def iq1_bn(trits, scale):
+    """One row: its scale, then 13 bytes for 64 weights."""
+    data = struct.pack("<e", scale)
+    for block in (np.reshape(trits, (-1, 4, 16)) + 1).tolist():
+        groups = [group[5 * i : 5 * i + 5] for group in block for i in range(3)]
+        groups.append([group[15] for group in block])
+        values = [sum(c * 3**j for j, c in enumerate(group)) for group in groups]
+        data += bytes((256 * v + 242) // 243 for v in values)
+    return data
+
+
+def iq2_bn(trits, scale):
+    """One row: its scale, then 16 bytes for 64 weights."""
+    qs = [0] * (len(trits) // 4)
+    for i, t in enumerate(trits):
+        qs[i // 64 * 16 + i % 16] |= (int(t) + 1) << 2 * (i % 64 // 16)
+    return struct.pack("<f", scale) + bytes(qs)
+
+
+# Type -> encoder of a row.
+ROWS = {"IQ1_BN": iq1_bn, "IQ2_BN": iq2_bn}
+
+
+def encode_rows(kind, trits, scales):
+    """Rows of ``trits`` (N, K), with a scale each."""
+    scales = np.broadcast_to(scales, len(trits))
+    return b"".join(ROWS[kind](row, scale) for row, scale in zip(trits, scales, strict=True))
 
 
 # Type -> (weights of a block, its encoder).

@@ -13,9 +13,11 @@ import numpy as np
 from gguf_files import (
     ARRAY,
     BLOCKS,
+    ROWS,
     STRING,
     TYPE_NUMBERS,
     encode_blocks,
+    encode_rows,
     gguf_bytes,
     i2_s,
     key,
@@ -75,6 +77,8 @@ def ternary_bytes(trits: np.ndarray, scale: Any, kind: str) -> bytes:
     kind, _, layout = kind.partition(" ")
     if kind == "I2_S":
         return i2_s(trits, scale, layout or "128-block")
+    if kind in ROWS:
+        return encode_rows(kind, trits, scale)
     if kind == "TQ2_0":
         return tq2_0(trits, scale)
     return encode_blocks(kind if kind in BLOCKS else f"{kind}_128", trits, scale)

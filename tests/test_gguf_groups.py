@@ -1,11 +1,11 @@
-"""GGUF files whose blocks have scales of their own: Q2_0, Q1_0 and TQ of Bonsai and TriLM."""
+"""GGUF files whose blocks or rows have scales of their own: Q2_0, Q1_0, TQ, IQ1_BN, IQ2_BN."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from checkpoints import LLAMA, TINY, make_tensors
-from gguf_files import BLOCKS, TYPE_NUMBERS, encode_blocks, gguf_bytes
+from gguf_files import BLOCKS, TYPE_NUMBERS, encode_blocks, encode_rows, gguf_bytes
 from gguf_models import WIDE, config_keys, gguf_name, model_tensors, permuted
 
 from bitinfer import _core
@@ -73,6 +73,38 @@ def test_rows_of_scales_go_back_to_their_places(tmp_path):
     assert np.array_equal(data.view(np.float16).reshape(shape).T, plain.scales)
 
 
+@pytest.mark.parametrize("kind", ["IQ1_BN", "IQ2_BN"])
+def test_every_trit_and_scale_of_a_row_is_kept(tmp_path, kind):
+    config = {**LLAMA, **SMALL}
+    stored, trits = make_tensors(config)
+    dtype = {"IQ1_BN": np.float16, "IQ2_BN": np.float32}[kind]
+    rng = np.random.default_rng(0)
+    scales = {module: rng.uniform(0.5, 2, len(t)).astype(dtype) for module, t in trits.items()}
+    tensors = model_tensors(stored, trits, kind, heads=(4, 2))
+    for module in trits:
+        rows, own = trits[module], scales[module]
+        if module.endswith(("q_proj", "k_proj")):
+            heads = 2 if module.endswith("k_proj") else 4
+            rows, own = permuted(rows, heads), permuted(own, heads)
+        data = encode_rows(kind, rows, own)
+        tensors[gguf_name(f"{module}.weight")] = (TYPE_NUMBERS[kind], rows.shape, data)
+    path = tmp_path / "model.gguf"
+    path.write_bytes(gguf_bytes(tensors, config_keys("llama", config)))
+    folder = convert(path, tmp_path / "packed", packing="t3")
+    file = PackedFile(folder / PACKED_NAME)
+    spec = file.header.spec
+    assert (spec["scale_group_size"], spec["scale_group_count"]) == (None, 1)
+    assert spec["activation_levels"] == 16383
+    for module, expected in trits.items():
+        data, packing, (n, k) = file.tensor(f"{module}.weight")
+        assert np.array_equal(_core.unpack(data, packing, n, k, group=k), expected)
+        data, stored_dtype, shape = file.tensor(f"{module}.weight_scale")
+        assert stored_dtype == np.dtype(dtype).str.replace("<f2", "f16").replace("<f4", "f32")
+        assert np.array_equal(data.view(dtype).reshape(shape), scales[module][None])
+    logits = Engine.load(folder, num_threads=1, head="int8").logits(IDS)
+    assert np.array_equal(Engine.load(path, num_threads=1, head="int8").logits(IDS), logits)
+
+
 @pytest.mark.parametrize("kind", ["Q1_0", "Q2_0_128"])
 def test_a_file_with_scales_of_groups_runs_as_what_is_made_of_it(tmp_path, kind):
     path = tmp_path / "model.gguf"
@@ -91,12 +123,27 @@ def test_groups_of_two_sizes_are_refused(tmp_path):
     stored, trits = make_tensors(CONFIG)
     tensors = model_tensors(stored, trits, "TQ2_0")
     rng = np.random.default_rng(0)
-    for part, kind in (("attn_q", "TQ2_0"), ("attn_output", "Q1_0")):
-        shape = (256, 256)
-        scales = rng.uniform(0.5, 2, (256, 256 // BLOCKS[kind][0]))
-        ones = np.ones(shape, np.int8)
-        data = encode_blocks(kind, ones, scales)
+    ones, shape = np.ones((256, 256), np.int8), (256, 256)
+    for part, kind in (("attn_q", "TQ2_0"), ("attn_output", "Q1_0"), ("ffn_down", "IQ2_BN")):
+        if kind == "IQ2_BN":
+            data = encode_rows(kind, ones, rng.uniform(0.5, 2, 256))
+        else:
+            data = encode_blocks(kind, ones, rng.uniform(0.5, 2, (256, 256 // BLOCKS[kind][0])))
         tensors[f"blk.0.{part}.weight"] = (TYPE_NUMBERS[kind], shape, data)
     path.write_bytes(gguf_bytes(tensors, config_keys("bitnet", CONFIG)))
-    with pytest.raises(CheckpointError, match=r"groups of one size, got 256 columns in .*128 col"):
+    message = r"groups of one size, got 256 columns in .*128 columns in .*a row in blk\.0\.ffn_down"
+    with pytest.raises(CheckpointError, match=message):
+        Engine.load(path)
+
+
+def test_interleaved_rows_are_refused_with_the_type_to_take(tmp_path):
+    path = tmp_path / "model.gguf"
+    stored, trits = make_tensors(CONFIG)
+    tensors = model_tensors(stored, trits, "IQ2_BN")
+    for name, (number, shape, data) in tensors.items():
+        if number == TYPE_NUMBERS["IQ2_BN"]:
+            tensors[name] = (335, shape, data)
+    path.write_bytes(gguf_bytes(tensors, config_keys("bitnet", CONFIG)))
+    message = r"got IQ2_BN_R4 .*: ik_llama\.cpp runs this model, or take it as IQ2_BN"
+    with pytest.raises(CheckpointError, match=message):
         Engine.load(path)

@@ -64,7 +64,7 @@ def same_tensors(one, other):
 @pytest.mark.parametrize(
     ("kind", "layout"),
     [("I2_S 128-block", "128"), ("I2_S 64-block", "64"), ("I2_S 4-row", "4row")]
-    + [(kind, None) for kind in ("TQ1_0", "TQ2_0", "Q2_0")],
+    + [(kind, None) for kind in ("TQ1_0", "TQ2_0", "Q2_0", "IQ1_BN", "IQ2_BN")],
 )
 def test_every_ternary_type_gives_the_packed_tensors_of_the_checkpoint(tmp_path, kind, layout):
     path, folder = both(tmp_path, {**BITNET, "num_hidden_layers": 1}, kind, "bitnet-b1.58")

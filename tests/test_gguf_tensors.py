@@ -6,7 +6,7 @@ import struct
 import gguf_files
 import numpy as np
 import pytest
-from gguf_files import BLOCKS, TYPE_NUMBERS, encode_blocks, gguf_bytes, write_tensor
+from gguf_files import BLOCKS, TYPE_NUMBERS, encode_blocks, encode_rows, gguf_bytes, write_tensor
 
 from bitinfer.errors import CheckpointError
 from bitinfer.formats.gguf import GgufFile
@@ -86,6 +86,28 @@ def test_blocks_of_zeros_do_not_hinder_one_scale_for_all(tmp_path):
     trits[:] = 0
     matrix = open_tensor(tmp_path, "TQ1_0", (4, 512), encode_blocks("TQ1_0", trits, 0)).trits("x")
     assert (matrix.scales.tolist(), matrix.group) == ([1.0], None)
+
+
+@pytest.mark.parametrize("kind", ["IQ1_BN", "IQ2_BN"])
+@pytest.mark.parametrize("k", [64, 704])
+def test_rows_with_a_scale_each_are_decoded(tmp_path, kind, k):
+    trits = random_trits(65, k)
+    scales = np.random.default_rng(1).uniform(0.5, 2, 65)
+    scales = scales.astype({"IQ1_BN": np.float16, "IQ2_BN": np.float32}[kind])
+    matrix = open_tensor(tmp_path, kind, trits.shape, encode_rows(kind, trits, scales)).trits("x")
+    assert (matrix.trits == trits).all()
+    assert (matrix.scales == scales[:, None]).all()
+    assert (matrix.scales.shape, matrix.group) == ((65, 1), k)
+
+
+def test_a_row_of_zeros_may_have_any_codes_and_does_not_hinder_one_scale(tmp_path):
+    trits = random_trits(4, 128)
+    trits[2] = 1  # what ik_llama.cpp writes where the largest weight is 0
+    content = encode_rows("IQ2_BN", trits, [0.3, 0.3, 0, 0.3])
+    matrix = open_tensor(tmp_path, "IQ2_BN", trits.shape, content).trits("x")
+    assert (matrix.scales.tolist(), matrix.group) == ([np.float32(0.3)], None)
+    trits[2] = 0
+    assert (matrix.trits == trits).all()
 
 
 def test_more_rows_than_are_decoded_at_once(tmp_path):
@@ -186,6 +208,16 @@ def test_codes_that_are_no_weights_are_named(tmp_path):
             tmp_path, kind, trits.shape, spoiled(encode_blocks(kind, trits, 1), at, byte)
         )
         assert refusal(file).startswith(f"x: row {row}, column {column}: {none}")
+    wrong = next(b for b in range(256) if b not in BASE3)
+    rows = {  # a row of IQ1_BN has 106 bytes, of IQ2_BN 132
+        "IQ1_BN": ((106 * 2 + 2 + 13 + 4, wrong, (2, 85)), (106 + 14, wrong, (1, 15))),
+        "IQ2_BN": ((132 + 4 + 16 + 3, 0b00110000, (1, 99)),),
+    }
+    for kind, places in rows.items():
+        for at, byte, (row, column) in places:
+            content = spoiled(encode_rows(kind, trits, 1), at, byte)
+            file = open_tensor(tmp_path, kind, trits.shape, content)
+            assert refusal(file).startswith(f"x: row {row}, column {column}: {none}")
     tl1 = spoiled(gguf_files.tl1(trits, 1, 64, 64, 32), 0, 0x90)
     assert none in refusal(open_tensor(tmp_path, "TL1", trits.shape, tl1), Tiling(64, 64, 32))
     tl2 = gguf_files.tl2(trits, 1, 64, 96)
@@ -202,6 +234,9 @@ def test_a_scale_that_is_not_finite_is_refused(tmp_path, scale):
     content = encode_blocks("TQ1_0", trits, np.array([[1, 1], [1, 1], [1, scale], [1, 1]]))
     message = refusal(open_tensor(tmp_path, "TQ1_0", (4, 512), content))
     assert f"x: scale of row 2, group 1: expected a finite number, got {scale}" in message
+    content = encode_rows("IQ2_BN", trits, [1, scale, 1, 1])
+    message = refusal(open_tensor(tmp_path, "IQ2_BN", (4, 512), content))
+    assert f"x: scale of row 1, group 0: expected a finite number, got {scale}" in message
     file = open_tensor(tmp_path, "I2_S", (4, 512), gguf_files.i2_s(trits, scale, "4-row"))
     assert f"expected a finite number, got {scale}" in refusal(file, "4-row")
 

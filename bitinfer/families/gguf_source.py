@@ -33,6 +33,7 @@ from bitinfer.formats.source import TRITS
 
 _STORED_FLOATS = ("F32", "F16", "BF16")
 _I2_S = "I2_S"
+_INTERLEAVED = "IQ2_BN_R4"  # four rows of IQ2_BN
 _HASHED_BYTES = 16 << 20  # at a time
 # Files whose byte order of I2_S is known: bytes -> SHA-256 and layout.
 _KNOWN_LAYOUTS = {
@@ -70,7 +71,8 @@ class GgufSource:
         path: The file.
         tensors: Stored name to tensor; what is told by others (scales, RoPE's) is left out.
         config: What config.json would hold, checked.
-        scale_group_size: Columns of a group, if there are projections with several scales.
+        scale_groups: How the scales of the projections lie, as traits of the spec; {}: each has
+            one.
         i2s_layout: Byte order of the I2_S tensors; None: there are none, or it is not known yet.
         notes: Sentences for the user on what the file left open or has wrong.
     """
@@ -96,7 +98,7 @@ class GgufSource:
         ternary = any(stored.dtype == TRITS for stored in self.tensors.values())
         self._values = config_values(self._file, self._text, ternary=ternary)
         self.config = ModelConfig.from_dict(self._values, path.name)
-        self.scale_group_size = self._scale_group_size()
+        self.scale_groups = self._scale_groups()
         self.i2s_layout: str | None = None
         self.notes = list(self._text.notes)
 
@@ -185,9 +187,10 @@ class GgufSource:
         """
         for name, stored in self.tensors.items():
             if is_projection(name) and stored.dtype != TRITS:
-                program = "ik_llama.cpp" if stored.type_name.endswith("_BN") else "llama.cpp"
                 types = ", ".join(TERNARY_TYPES)
-                mend = f"{program} runs this model"
+                mend = "llama.cpp runs this model"
+                if stored.type_name == _INTERLEAVED:
+                    mend = "ik_llama.cpp runs this model, or take it as IQ2_BN"
                 if stored.dtype in _STORED_FLOATS:
                     mend += ", 'bitinfer convert --ternarize absmean' makes it ternary, at a loss"
                 raise CheckpointError(
@@ -208,30 +211,36 @@ class GgufSource:
             dtype = kind if kind in _STORED_FLOATS else dtype
             dtype = TRITS if kind in TERNARY_TYPES and is_projection(name) else dtype
             own = own_scale(name) in self._file.tensors
-            scale_dtype = "F16" if kind in TERNARY_BLOCKS and not own else "F32"
+            blocks = None if own else TERNARY_BLOCKS.get(kind)
+            scale_dtype = "F32" if blocks is None else blocks.scale_dtype
             tensors[name] = StoredGguf(dtype, tensor.shape, kind, scale_dtype)
         return tensors
 
-    def _scale_group_size(self) -> int | None:
-        """Of the projections whose blocks do not have one scale in common."""
-        sizes = {}
+    def _scale_groups(self) -> dict[str, int]:
+        """Of the projections whose blocks or rows do not have one scale in common."""
+        found: dict[tuple[str, int], str] = {}
         for name, stored in self.tensors.items():
             scales = self._file.block_scales(name) if stored.dtype == TRITS else None
             used = scales[scales != 0] if scales is not None else np.empty(0)
             if used.size and (used != used[0]).any():
-                sizes[self._file.tensors[name].type.block] = name
-        if sizes and self.needs_layout:
+                kind = self._file.tensors[name].type
+                of_row, of_block = ("scale_group_count", 1), ("scale_group_size", kind.block)
+                found[of_row if kind.row_bytes else of_block] = name
+        if found and self.needs_layout:
             raise CheckpointError(
                 f"{self.path}: expected ternary types with scales for groups, got I2_S among them:"
                 " take a file of one type"
             )
-        if len(sizes) > 1:
-            groups = ", ".join(f"{size} columns in {name}" for size, name in sizes.items())
+        if len(found) > 1:
+            groups = ", ".join(
+                f"{'a row' if trait == 'scale_group_count' else f'{size} columns'} in {name}"
+                for (trait, size), name in found.items()
+            )
             raise CheckpointError(
                 f"{self.path}: expected scales for groups of one size, got {groups}: take a file of"
                 " one type"
             )
-        return next(iter(sizes), None)
+        return dict(found.keys())
 
     def _check_scale(self, name: str) -> None:
         tensor = self._file.tensors[name]

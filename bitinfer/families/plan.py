@@ -118,8 +118,8 @@ def make_plan(
         config = replace(config, tie_word_embeddings=True)
     dialect = _dialect(family, config, source, names, ternarize)
     spec = make_spec(config, **_traits(family, config, dialect, names))
-    if source.scale_group_size is not None:  # such models were not trained with int8 activations
-        spec |= {"scale_group_size": source.scale_group_size, "activation_levels": FLOAT_LEVELS}
+    if source.scale_groups:  # such models were not trained with int8 activations
+        spec |= {**source.scale_groups, "activation_levels": FLOAT_LEVELS}
     shapes = ternary_shapes(spec)
     floats = float_shapes(spec)
     head = EMBEDDING if spec["tie_word_embeddings"] else HEAD
@@ -149,7 +149,7 @@ def make_plan(
                 k,
                 _form(source, names[name], n, k, dialect),
                 names[scales[name]] if name in scales else None,
-                _scale_dtype(source, names[name], spec),
+                _scale_dtype(source, names[name]),
             )
             for name, (n, k) in shapes.items()
         ),
@@ -231,9 +231,9 @@ def _traits(
     return traits
 
 
-def _scale_dtype(source: TensorSource, stored: str, spec: Mapping[str, Any]) -> str:
+def _scale_dtype(source: TensorSource, stored: str) -> str:
     """Scales of groups stay as they are stored."""
-    if not _holds_scale(source, stored) or spec["scale_group_size"] is None:
+    if not (_holds_scale(source, stored) and source.scale_groups):
         return "F32"
     return str(source.tensors[stored].scale_dtype)
 

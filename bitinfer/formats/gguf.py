@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bitinfer.errors import CheckpointError
 from bitinfer.formats.file_mapping import map_file
-from bitinfer.formats.gguf_blocks import IMPOSSIBLE, TERNARY_BLOCKS, half
+from bitinfer.formats.gguf_blocks import IMPOSSIBLE, TERNARY_BLOCKS
 from bitinfer.formats.gguf_floats import FLOAT_BLOCKS
 from bitinfer.formats.gguf_header import Header, Value
 from bitinfer.formats.gguf_layout import GgufTensor, place_tensors
@@ -132,7 +132,7 @@ class GgufFile:
             return self._one_scale(name, layout)
         if layout is not None:
             raise ValueError(f"{name}: layout: expected none for {tensor.type.name}, got {layout}")
-        return self._scale_per_block(name)
+        return self._several_scales(name)
 
     def _one_scale(self, name: str, layout: str | Tiling | None) -> TernaryMatrix:
         tensor = self.tensors[name]
@@ -160,7 +160,7 @@ class GgufFile:
         return TernaryMatrix(trits, scales, None)
 
     def block_scales(self, name: str) -> NDArray[np.float32] | None:
-        """The scale of each block of a ternary matrix, ``(N, K / group)``; None: it has only one.
+        """The scale of each block or row of a ternary matrix, ``(N, groups)``; None: it has one.
 
         Raises:
             CheckpointError: one is not finite.
@@ -168,27 +168,29 @@ class GgufFile:
         tensor = self.tensors[name]
         if tensor.type.name not in TERNARY_BLOCKS or len(tensor.shape) != 2:
             return None
-        blocks = self.view(name).reshape(-1, tensor.type.block_bytes)
-        scales = half(blocks, TERNARY_BLOCKS[tensor.type.name][1]).reshape(tensor.shape[0], -1)
+        kind = tensor.type
+        scales = TERNARY_BLOCKS[kind.name].scales(
+            self._rows(name), kind.row_bytes, kind.block_bytes
+        )
         self._check_scales(name, scales)
         return scales
 
-    def _scale_per_block(self, name: str) -> TernaryMatrix:
+    def _several_scales(self, name: str) -> TernaryMatrix:
         tensor = self.tensors[name]
-        group = tensor.type.block
         n, k = tensor.shape
-        decode, _ = TERNARY_BLOCKS[tensor.type.name]
         trits = np.empty((n, k), np.int8)
         scales = self.block_scales(name)
         assert scales is not None
-        used = np.empty(scales.shape, np.bool_)  # blocks with a weight that is not zero
-        rows = self._rows(name)
+        group = k // scales.shape[1]
+        used = np.empty(scales.shape, np.bool_)  # groups with a weight that is not zero
+        rows = self._rows(name)[:, tensor.type.row_bytes :]
         step = max(1, _CHUNK_WEIGHTS // k)
         for at in range(0, n, step):
             blocks = rows[at : at + step].reshape(-1, tensor.type.block_bytes)
-            part = trits[at : at + step].reshape(-1, group)
-            decode(blocks, part)
-            self._check_trits(name, trits[at : at + step], at)
+            part = trits[at : at + step]
+            TERNARY_BLOCKS[tensor.type.name].decode(blocks, part.reshape(-1, tensor.type.block))
+            self._check_trits(name, part, at)
+            part = part.reshape(-1, group)
             part[scales[at : at + step].ravel() == 0] = 0
             used[at : at + step] = part.any(axis=1).reshape(-1, k // group)
         found = scales[used]

@@ -1,13 +1,15 @@
-"""Ternary blocks with a scale each: TQ1_0, TQ2_0, Q1_0 and Q2_0, decoded many at once.
+"""Ternary blocks with a scale each, or one before each row of them, decoded many at once.
 
 A decoder takes whole blocks and fills in their weights; a code that encodes nothing becomes
 ``IMPOSSIBLE``.
-Source: ggml-org/ggml, src/ggml-quants.c, dequantize_row_*.
+Source: ggml-org/ggml, src/ggml-quants.c; of IQ1_BN and IQ2_BN ikawrakow/ik_llama.cpp,
+ggml/src/iqk/iqk_quantize.cpp: dequantize_row_*.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +34,7 @@ def decode_tq1_0(blocks: Bytes, trits: Trits) -> None:
         for n in range(count):
             at = first + n * width
             part = trits[:, at : at + width]
-            shifted = codes * np.uint8(3**n)  # wraps: the fraction after n trits
-            # Its next trit is (shifted * 3) >> 8.
-            np.add((shifted >= 86).view(np.int8), (shifted >= 171).view(np.int8), out=part)
-            part -= 1
+            _first_trit(codes * np.uint8(3**n), part)  # wraps: the fraction after n trits
             if any_wrong:
                 part[wrong] = IMPOSSIBLE
 
@@ -60,6 +59,37 @@ def decode_q1_0(blocks: Bytes, trits: Trits) -> None:
     np.subtract(bits * np.int8(2), 1, out=trits, casting="unsafe")
 
 
+def decode_iq1_bn(blocks: Bytes, trits: Trits) -> None:
+    """13 bytes: for each 16 weights three bytes of five, the last ones in a byte for all four.
+
+    The first weight is the last trit of its byte.
+    """
+    rows = trits.reshape(-1, 4, 16)
+    codes, rest = blocks[:, :12].reshape(-1, 4, 3), blocks[:, 12]
+    for n in range(5):
+        _first_trit(codes * np.uint8(3 ** (4 - n)), rows[:, :, n:15:5])
+    for group in range(4):
+        _first_trit(rest * np.uint8(3 ** (4 - group)), rows[:, group, 15])
+    wrong = _NOT_BASE3[blocks]
+    if wrong.any():
+        for n in range(5):
+            rows[:, :, n:15:5][wrong[:, :12].reshape(-1, 4, 3)] = IMPOSSIBLE
+        rows[:, :, 15][wrong[:, 12]] = IMPOSSIBLE
+
+
+def decode_iq2_bn(blocks: Bytes, trits: Trits) -> None:
+    """16 bytes: the code's place in a byte counts up every 16 weights."""
+    quarters = trits.reshape(-1, 4, 16)
+    for place in range(4):
+        two_bits(blocks, 2 * place, quarters[:, place])
+
+
+def _first_trit(fractions: Bytes, trits: Trits) -> None:
+    """Fill ``trits`` with the first trit behind the point: (fraction * 3) >> 8, less 1."""
+    np.add((fractions >= 86).view(np.int8), (fractions >= 171).view(np.int8), out=trits)
+    np.subtract(trits, 1, out=trits)
+
+
 def two_bits(codes: Bytes, shift: int, trits: Trits) -> None:
     """Fill ``trits`` with the weights whose codes (weight + 1) lie ``shift`` bits up."""
     np.subtract((codes >> shift) & 3, 1, out=trits, casting="unsafe", dtype=np.int8)
@@ -70,12 +100,34 @@ def half(blocks: Bytes, at: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(blocks[:, at : at + 2]).view("<f2")[:, 0].astype(np.float32)
 
 
+class TernaryBlocks(NamedTuple):
+    """How a type's bytes become weights.
+
+    Attributes:
+        decode: Fills in the weights of whole blocks.
+        scale_at: Byte of a block at which its scale lies; None: it lies before each row's blocks.
+        scale_dtype: ``F16`` or ``F32``.
+    """
+
+    decode: Callable[[Bytes, Trits], None]
+    scale_at: int | None
+    scale_dtype: str = "F16"
+
+    def scales(self, rows: Bytes, row_bytes: int, block_bytes: int) -> NDArray[np.float32]:
+        """The scales of whole rows (N, bytes), ``row_bytes`` of them before the blocks."""
+        if self.scale_at is not None:
+            return half(rows.reshape(-1, block_bytes), self.scale_at).reshape(len(rows), -1)
+        dtype = {"F16": "<f2", "F32": "<f4"}[self.scale_dtype]
+        return np.ascontiguousarray(rows[:, :row_bytes]).view(dtype).astype(np.float32)
+
+
 BINARY = "Q1_0"  # the type that has no code for 0
-# Type name -> decoder, and at which byte of a block its fp16 scale lies.
-TERNARY_BLOCKS: dict[str, tuple[Callable[[Bytes, Trits], None], int]] = {
-    "TQ1_0": (decode_tq1_0, 52),
-    "TQ2_0": (decode_tq2_0, 64),
-    BINARY: (decode_q1_0, 0),
-    "Q2_0_64": (decode_q2_0, 0),
-    "Q2_0_128": (decode_q2_0, 0),
+TERNARY_BLOCKS = {
+    "TQ1_0": TernaryBlocks(decode_tq1_0, 52),
+    "TQ2_0": TernaryBlocks(decode_tq2_0, 64),
+    BINARY: TernaryBlocks(decode_q1_0, 0),
+    "Q2_0_64": TernaryBlocks(decode_q2_0, 0),
+    "Q2_0_128": TernaryBlocks(decode_q2_0, 0),
+    "IQ1_BN": TernaryBlocks(decode_iq1_bn, None),
+    "IQ2_BN": TernaryBlocks(decode_iq2_bn, None, "F32"),
 }

@@ -163,7 +163,7 @@ class Checkpoint:
 
     Attributes:
         path: The model folder.
-        notes, scale_group_size, is_binary: None; no dtype says so.
+        notes, scale_groups, is_binary: None; no dtype says so.
         files: The mapped shards, in order of their names.
         tensors: Name to place, over all shards.
     """
@@ -177,7 +177,7 @@ class Checkpoint:
         """
         self.path = folder
         self.notes: tuple[str, ...] = ()
-        self.scale_group_size: int | None = None
+        self.scale_groups: Mapping[str, int] = {}
         self.is_binary = False
         index = folder / INDEX_NAME
         if (folder / SINGLE_NAME).exists() or not index.exists():

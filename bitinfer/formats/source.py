@@ -49,8 +49,8 @@ class TensorSource(Protocol):
         """Whether the types of the tensors say that no weight of ``TRITS`` is 0."""
 
     @property
-    def scale_group_size(self) -> int | None:
-        """Columns of a group, if there are ``TRITS`` with several scales."""
+    def scale_groups(self) -> Mapping[str, int]:
+        """How the scales of ``TRITS`` lie, as traits of the spec; {}: each matrix has one."""
 
     @property
     def notes(self) -> Sequence[str]:
