@@ -71,7 +71,9 @@ function showState() {
   id("title").textContent = thread.title || (thread.path.length ? thread.path[0].text.slice(0, 60) : "New chat");
   document.title = thread.title ? `${thread.title} · bitinfer` : "bitinfer";
   id("context").hidden = !chat.used;
-  id("context-meter").value = chat.used / model.context_length;
+  id("context-meter").setAttribute("aria-valuemax", model.context_length);
+  id("context-meter").setAttribute("aria-valuenow", chat.used);
+  id("context-meter").firstChild.style.width = `${(100 * chat.used) / model.context_length}%`;
   id("context-text").textContent = `${chat.used.toLocaleString()} / ${model.context_length.toLocaleString()}`;
   id("context").title = "Tokens of the context that are in use";
 }

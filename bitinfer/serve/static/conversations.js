@@ -31,11 +31,15 @@ export class Conversations {
       if (asked !== this.asked) return; // a later question has been asked
       this.#fill(found.data, words);
     } catch (problem) {
+      this.shown = "";
       this.#tell(problem.code === "no_history" ? "Conversations are not kept here." : problem.message);
     }
   }
 
   #fill(conversations, words) {
+    const shown = JSON.stringify([conversations, words, this.current]);
+    if (shown === this.shown) return; // whoever is at a row stays there
+    this.shown = shown;
     const focused = this.list.contains(document.activeElement) ? document.activeElement.dataset.key : null;
     this.list.replaceChildren(...conversations.map((conversation) => this.#row(conversation)));
     if (focused) this.list.querySelector(`[data-key="${focused}"]`)?.focus();
