@@ -1,6 +1,6 @@
 """Layer by layer, on the inputs that transformers' fp32 model met: each step within 1e-5.
 
-Our side is bitinfer/reference.py, whose bits are the engine's (tests/test_exactness.py). Quantized
+Our side is bitinfer/reference/, whose bits are the engine's (tests/test_exactness.py). Quantized
 inputs are compared where the int8 codes agree. They do in nearly all rows: torch takes 127 / m as
 127 times the reciprocal of m, which can be another last bit and decide a tie.
 """
