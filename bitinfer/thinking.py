@@ -6,7 +6,7 @@ templates open the block themselves; the reply then begins inside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 OPEN, CLOSE = "<think>", "</think>"
@@ -85,9 +85,19 @@ class ThinkingSplitter:
         return out
 
 
-def split_thinking(text: str) -> tuple[str, str]:
+def opens_thinking(decode: Callable[[Sequence[int], bool], str], prompt: Sequence[int]) -> bool:
+    """Whether a prompt ends with an open think-block, as some chat templates begin the reply.
+
+    Args:
+        decode: The tokenizer's; False keeps control tokens.
+        prompt: Token ids.
+    """
+    return decode(prompt[-2 * len(OPEN) :], False).rstrip().endswith(OPEN)
+
+
+def split_thinking(text: str, opened: bool = False) -> tuple[str, str]:
     """Thinking and answer of a whole reply; "" for what it lacks."""
-    splitter = ThinkingSplitter()
+    splitter = ThinkingSplitter(opened)
     parts = [*splitter.add(text), *splitter.finish()]
     thinking = "".join(part.text for part in parts if part.thinking)
     return thinking, "".join(part.text for part in parts if not part.thinking)

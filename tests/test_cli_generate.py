@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from terminal import Terminal
 from test_cli import ENVIRONMENT, assert_one_line_error, run, run_inside
 
+import bitinfer
 from bitinfer.model import Model
 
 GREEDY = ("generate", "--temperature", 0, "--max-tokens", 6)
@@ -66,6 +68,26 @@ def test_chat_asks_through_the_template(model) -> None:
     messages = [{"role": "system", "content": "Be kind"}, {"role": "user", "content": "Hi"}]
     expected = model.chat(messages, temperature=0, max_tokens=6).text + "\n"
     assert run_inside(*GREEDY, "--chat", "--system", "Be kind", "Hi").stdout == expected
+
+
+def test_thinking_is_told_apart_from_the_answer(tmp_path) -> None:
+    asked = (*GREEDY, "--chat", "--max-tokens", 40, "Hi")
+    for opening, reply in (
+        ("", "<think>so be it</think> yes"),
+        ("<think>\n", "so be it</think>yes"),
+    ):
+        folder = shutil.copytree(bitinfer.default_model(), tmp_path / str(len(opening)))
+        settings = json.loads((folder / "tokenizer_config.json").read_text())
+        settings["chat_template"] = "{{ messages[0]['content'] }}" + opening
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+        forced = (*asked, "-m", folder, "--regex", reply)
+        facts = json.loads(run_inside(*forced, "--json").stdout)
+        assert (facts["thinking"], facts["text"]) == ("so be it", "yes")
+        assert run_inside(*forced).stdout == f"{opening}{reply}\n"
+        two = run_inside(*forced, "--completions", 2).stdout
+        assert two == f"{opening}{reply}\n---\n{opening}{reply}\n"
+    plain = json.loads(run_inside(*asked, "--json").stdout)
+    assert "thinking" not in plain
 
 
 def test_every_sampling_flag_reaches_the_model(model) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,9 @@ Examples:
   bitinfer generate --chat --file notes.txt "Sum this up."
   bitinfer generate --json --seed 1 "Once upon" | jq -r .text
   bitinfer generate --jsonl prompts.jsonl > results.jsonl
+
+With --chat, what a model thinks (<think> ... </think>) stands before its
+answer; JSON has it apart, as "thinking".
 
 \b
 A line of --jsonl is a JSON string, or an object:
@@ -124,10 +128,10 @@ def _print_text(generation: Generation, text: str) -> None:
     shown = printable if sys.stdout.isatty() else str
     prompt = generation.prompt_of(text)
     if generation.count > 1:
-        done = generation.completions(prompt)
-        click.echo("\n---\n".join(shown(completion.text) for completion in done))
+        texts = [generation.opening(prompt) + done.text for done in generation.completions(prompt)]
+        click.echo("\n---\n".join(map(shown, texts)))
         return
-    with generation.stream(prompt) as pieces:
+    with closing(generation.stream(prompt)) as pieces:
         for piece in pieces:
             click.echo(shown(piece), nl=False)
     click.echo()

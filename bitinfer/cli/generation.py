@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -19,9 +19,10 @@ from bitinfer.grammar import KINDS
 from bitinfer.progress import progress_bar
 from bitinfer.runtime import active_isa
 from bitinfer.sampling import SETTINGS
+from bitinfer.thinking import OPEN, opens_thinking, split_thinking
 
 if TYPE_CHECKING:
-    from bitinfer.generate import Completion, TextStream
+    from bitinfer.generate import Completion
     from bitinfer.model import Model
 
 Prompt = str | list[int]
@@ -58,9 +59,15 @@ class Generation:
         system = [{"role": "system", "content": self._system}] if self._system else []
         return self._model.encode_chat([*system, {"role": "user", "content": text}])
 
-    def stream(self, prompt: Prompt) -> TextStream:
+    def stream(self, prompt: Prompt) -> Generator[str, None, None]:
         """One completion in pieces."""
-        return self._model.stream(prompt, **self._options)
+        with self._model.stream(prompt, **self._options) as pieces:
+            yield self.opening(prompt)
+            yield from pieces
+
+    def opening(self, prompt: Prompt) -> str:
+        """The tag of a think-block that the template opened, so that a reply shows it whole."""
+        return OPEN + "\n" if self._opens_thinking(prompt) else ""
 
     def completions(
         self, prompt: Prompt, options: Mapping[str, Any] | None = None
@@ -87,7 +94,7 @@ class Generation:
         if self._model.sampling.with_options(**given).seed is None:
             options["seed"] = given["seed"] = secrets.randbits(_SEED_BITS)
         done = self.completions(prompt, options)
-        texts = [self._completion(completion) for completion in done]
+        texts = [self._completion(completion, prompt) for completion in done]
         return {
             **(texts[0] if self._count == 1 else {"completions": texts}),
             "model": self._about_model(),
@@ -101,12 +108,15 @@ class Generation:
             ),
         }
 
-    def _completion(self, completion: Completion) -> dict[str, Any]:
-        facts: dict[str, Any] = {
-            "text": completion.text,
-            "finish_reason": completion.finish_reason,
-            "usage": asdict(completion.usage),
-        }
+    def _opens_thinking(self, prompt: Prompt) -> bool:
+        return not isinstance(prompt, str) and opens_thinking(self._model.tokenizer.decode, prompt)
+
+    def _completion(self, completion: Completion, prompt: Prompt) -> dict[str, Any]:
+        facts: dict[str, Any] = {"text": completion.text}
+        if not isinstance(prompt, str):  # a chat: token ids come from its template
+            thinking, answer = split_thinking(completion.text, self._opens_thinking(prompt))
+            facts = {"text": answer} | ({"thinking": thinking} if thinking else {})
+        facts |= {"finish_reason": completion.finish_reason, "usage": asdict(completion.usage)}
         if completion.logprobs is not None:
             facts["logprobs"] = [
                 {

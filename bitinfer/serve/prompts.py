@@ -10,7 +10,7 @@ from bitinfer.serve.problems import ApiError, invalid
 from bitinfer.serve.schemas import ChatMessage, ChatRequest
 from bitinfer.serve.service import Prompt, Service
 from bitinfer.serve.tools import ToolFormat, arguments_of
-from bitinfer.thinking import OPEN
+from bitinfer.thinking import opens_thinking
 
 # What a client may set in a template; other names could stand for something of ours.
 TEMPLATE_VARIABLES = ("enable_thinking", "reasoning_effort", "thinking", "thinking_budget")
@@ -50,8 +50,7 @@ def chat_prompt(service: Service, body: ChatRequest, tool_format: ToolFormat) ->
     messages = [_message(message) for message in body.messages]
     service.check_length((message["content"] for message in messages), "messages")
     token_ids = model.encode_chat(messages, given)
-    end = model.tokenizer.decode(token_ids[-2 * len(OPEN) :], skip_special_tokens=False)
-    return service.prompt(token_ids, opens_thinking=end.rstrip().endswith(OPEN))
+    return service.prompt(token_ids, opens_thinking(model.tokenizer.decode, token_ids))
 
 
 def _message(message: ChatMessage) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bitinfer.cli.chat.recorder import Recorder
 from bitinfer.cli.chat.settings import ChatSettings
-from bitinfer.thinking import CLOSE, OPEN, split_thinking
+from bitinfer.thinking import CLOSE, OPEN, opens_thinking, split_thinking
 
 if TYPE_CHECKING:
     from bitinfer.generate import Completion
@@ -145,7 +145,7 @@ class Session:
         with self._interruptible():
             ids = self._fitting_ids()
             stream = self.model.stream(ids, **self._options())
-        prefix = OPEN + "\n" if self._opens_thinking(ids) else ""
+        prefix = OPEN + "\n" if opens_thinking(self.model.tokenizer.decode, ids) else ""
         try:
             with stream:
                 while True:
@@ -198,11 +198,6 @@ class Session:
         if turn.role != "assistant" or handled:
             return turn.content
         return split_thinking(turn.content)[1]
-
-    def _opens_thinking(self, ids: list[int]) -> bool:
-        """Whether the template begins the reply with an open think-block."""
-        end = self.model.tokenizer.decode(ids[-2 * len(OPEN) :], skip_special_tokens=False)
-        return end.rstrip().endswith(OPEN)
 
     def _add(self, role: str, text: str) -> None:
         self.turns.append(Turn(role, text, self._record(role, text)))
