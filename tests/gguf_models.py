@@ -216,3 +216,14 @@ def embedded_model(path: Path, kind: str, arch: str = "bitnet-b1.58") -> Path:
     keys = config_keys(arch, spec) + tokenizer_keys(embedded_tokenizer())
     path.write_bytes(gguf_bytes(embedded_tensors(kind), keys))
     return path
+
+
+def same_tensors(one_folder: Path, other_folder: Path) -> None:
+    """Two packed folders hold the same model."""
+    one, other = (PackedFile(folder / PACKED_NAME) for folder in (one_folder, other_folder))
+    assert one.header.spec == other.header.spec
+    assert list(one) == list(other)
+    for name in one:
+        (data, *kind), (expected, *expected_kind) = one.tensor(name), other.tensor(name)
+        assert kind == expected_kind, name
+        assert (data == expected).all(), name

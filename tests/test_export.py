@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from checkpoints import LLAMA, TINY, make_tensors, write_checkpoint
+from gguf_models import same_tensors
 from tokenizer_cases import texts
 from tokenizers import AddedToken, Tokenizer as Backend, decoders
 from tokenizers.models import BPE
@@ -55,10 +56,10 @@ def checkpoint(folder, config, **options):
 
 
 def write_tokenizer(folder, **settings):
-    """A token for each byte, behind a few control tokens."""
+    """A token for each byte and a merged one, behind a few control tokens."""
     names = ("<pad>", "<s>", "</s>", "<|user|>", "<|assistant|>", "<|eot_id|>")
-    tokens = [*names, *sorted(ByteLevel.alphabet())]
-    backend = Backend(BPE({token: i for i, token in enumerate(tokens)}, []))
+    tokens = [*names, *sorted(ByteLevel.alphabet()), "th"]
+    backend = Backend(BPE({token: i for i, token in enumerate(tokens)}, [("t", "h")]))
     backend.pre_tokenizer = ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([AddedToken(name, normalized=False) for name in names])
@@ -155,20 +156,42 @@ def test_rope_scaling_is_kept(tmp_path):
     assert file.metadata["bitnet-b1.58.rope.scaling.factor"] == 2
 
 
-def test_biases_of_q_and_k_are_permuted_with_their_rows(tmp_path):
+def biased(folder):
+    """A raw checkpoint whose attention has biases."""
     config = {**PLAIN, "attention_bias": True}
     tensors, _ = make_tensors(config)
     biases = {"q": 256, "k": 128, "v": 128, "o": 256}
     for i in range(config["num_hidden_layers"]):
         for name, size in biases.items():
             tensors[f"model.layers.{i}.self_attn.{name}_proj.bias"] = np.arange(size, dtype="f4")
-    folder = write_checkpoint(tmp_path / "hf", config, tensors)
+    write_checkpoint(folder, config, tensors)
     write_tokenizer(folder)
+    return folder
+
+
+def test_biases_of_q_and_k_are_permuted_with_their_rows(tmp_path):
+    folder = biased(tmp_path / "hf")
     file = GgufFile(export_gguf(folder, tmp_path / "x.gguf", kind="i2_s").path)
     assert (file.floats("blk.1.attn_q.bias") == permuted(np.arange(256), 4)).all()
     assert (file.floats("blk.1.attn_k.bias") == permuted(np.arange(128), 2)).all()
     assert (file.floats("blk.1.attn_v.bias") == np.arange(128)).all()
     assert (file.floats("blk.1.attn_output.bias") == np.arange(256)).all()
+
+
+@pytest.mark.parametrize("context", [None, 64, 8192])
+def test_biases_and_scaled_rope_come_back(tmp_path, context):
+    if context is None:
+        folder = biased(tmp_path / "hf")
+    else:
+        rope = {**LLAMA3_ROPE, "factor": 10.0, "original_max_position_embeddings": context}
+        config = {**PLAIN, "rope_scaling": rope, "rope_theta": 500000.0}
+        folder, *_ = checkpoint(tmp_path / "hf", config)
+    path = export_gguf(folder, tmp_path / "x.gguf", kind="i2_s").path
+    packed = convert(path, tmp_path / "packed", i2s_layout="128")
+    same_tensors(packed, convert(folder, tmp_path / "expected"))
+    one, other = (Engine.load(f, num_threads=1, head="int8") for f in (packed, folder))
+    ids = [5, 6, 7, 8, 9]
+    assert np.array_equal(one.logits(ids), other.logits(ids))
 
 
 def test_packed_folders_give_the_bytes_of_the_checkpoint(tmp_path):

@@ -66,7 +66,7 @@ def test_rope_scaling_and_numbers_are_what_config_json_would_have(tmp_path, fiel
     assert (config.rms_norm_eps, config.rope_theta) == (1e-5, 10000.0)
 
 
-@pytest.mark.parametrize("wrong", [1.0, 1.01])
+@pytest.mark.parametrize("wrong", [1.0, 1.01, 0.0, np.nan])
 def test_factors_of_rope_are_llama3s_scaling_or_refused(tmp_path, wrong):
     frequencies = 500000.0 ** -(np.arange(0, 64, 2) / 64)  # after llama.cpp's converter
     wavelengths, trained, factor = 2 * np.pi / frequencies, 8192, 8.0

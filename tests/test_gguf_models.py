@@ -17,6 +17,7 @@ from gguf_models import (
     embedded_tokenizer,
     floats,
     model_tensors,
+    same_tensors,
     tokenizer_keys,
 )
 
@@ -49,16 +50,6 @@ def both(folder, config, kind, arch, *, embedding="F32", heads=None, keys=()):
     tensors = model_tensors(stored, trits, kind, embedding=embedding, heads=heads)
     path.write_bytes(gguf_bytes(tensors, [*config_keys(arch, config), *keys]))
     return path, write_checkpoint(folder / "hf", config, stored)
-
-
-def same_tensors(one, other):
-    one, other = PackedFile(one / PACKED_NAME), PackedFile(other / PACKED_NAME)
-    assert one.header.spec == other.header.spec
-    assert list(one) == list(other)
-    for name in one:
-        (data, *kind), (expected, *expected_kind) = one.tensor(name), other.tensor(name)
-        assert kind == expected_kind, name
-        assert (data == expected).all(), name
 
 
 @pytest.mark.parametrize(

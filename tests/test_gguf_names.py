@@ -18,10 +18,11 @@ def test_every_tensor_of_a_model_has_its_name():
     names += ["token_embd.weight", "output_norm.weight"]
     assert {hugging_face_name(name) for name in names} == expected
     assert hugging_face_name("output.weight") == "lm_head.weight"
+    assert hugging_face_name("blk.1.attn_q.bias") == "model.layers.1.self_attn.q_proj.bias"
 
 
 @pytest.mark.parametrize(
-    "name", ["rope_freqs.weight", "blk.01.attn_q.weight", "blk.1.attn_q.bias", "blk.1.x.weight", ""]
+    "name", ["rope_freqs.weight", "blk.01.attn_q.weight", "blk.1.x.weight", ""]
 )
 def test_other_names_have_none(name):
     assert hugging_face_name(name) is None

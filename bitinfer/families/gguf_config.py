@@ -7,15 +7,17 @@ Source: ggml-org/ggml, docs/gguf.md; ggml-org/llama.cpp, src/llama-arch.cpp, src
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from bitinfer.config import ModelConfig
+from bitinfer.config import ModelConfig, inv_freq
 from bitinfer.errors import CheckpointError, ConfigError
 from bitinfer.families.gguf_architecture import ROPE_FACTORS, rope_factors
-from bitinfer.families.gguf_names import GGUF_EMBEDDING, GGUF_HEAD
+from bitinfer.families.gguf_names import GGUF_BIAS, GGUF_EMBEDDING, GGUF_HEAD
 from bitinfer.families.gguf_text import POOLING_KEY, GgufText
 from bitinfer.formats.gguf import GgufFile
 from bitinfer.json_file import shown
@@ -63,12 +65,8 @@ _READ_HERE = (
 # They say nothing of what the decoder computes.
 _IGNORED = ("tensor_data_layout", "attention.causal", "rope.scaling.finetuned", POOLING_KEY)
 _DEFAULT_ROPE_THETA = 10000.0
-# Of Llama 3.1 and its kin, which differ in the factor alone.
-_LLAMA3 = {
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 8192,
-}
+_LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}  # of all models of its kind
+_LLAMA3_CONTEXT = 8192  # that they were trained with first, where the factors do not tell
 _OFF = (0, "", "none")  # a key that is not understood may have such a value
 _ACTS = {"relu_sqr": "relu2", "swiglu": "silu"}  # other spellings
 
@@ -113,6 +111,7 @@ def config_values(file: GgufFile, text: GgufText, *, ternary: bool) -> dict[str,
         "vocab_size": vocab,
         "hidden_act": _ACTS.get(act, act) if isinstance(act, str) else act,
         "rope_scaling": _rope_scaling(where, name, keys),
+        "attention_bias": GGUF_BIAS in file.tensors,
         "tie_word_embeddings": GGUF_HEAD not in file.tensors,
         "bos_token_id": text.bos_token_id,
         "eos_token_id": list(text.eos_token_ids) or None,
@@ -203,15 +202,34 @@ def _llama3_scaling(file: GgufFile, values: Mapping[str, Any]) -> dict[str, Any]
         CheckpointError: it is another scaling.
     """
     factors = file.floats(ROPE_FACTORS)
-    scaling = {"rope_type": "llama3", "factor": _plain(float(factors.max())), **_LLAMA3}
-    config = ModelConfig.from_dict({**values, "rope_scaling": scaling}, file.path.name)
-    expected = rope_factors(config)
-    if expected is None or expected.shape != factors.shape or not np.allclose(factors, expected):
-        raise CheckpointError(
-            f"{ROPE_FACTORS}: expected the factors of Llama 3's RoPE scaling, got others in"
-            f" {file.path}: they are not supported"
-        )
-    return scaling
+    config = ModelConfig.from_dict({**values, "rope_scaling": None}, file.path.name)
+    frequencies = inv_freq(config)
+    if factors.shape == frequencies.shape and np.isfinite(factors).all() and factors.min() >= 1:
+        scaling = {"rope_type": "llama3", **_LLAMA3, **_llama3_parameters(factors, frequencies)}
+        config = ModelConfig.from_dict({**values, "rope_scaling": scaling}, file.path.name)
+        expected = rope_factors(config)
+        if expected is not None and np.allclose(factors, expected):
+            return scaling
+    raise CheckpointError(
+        f"{ROPE_FACTORS}: expected the factors of Llama 3's RoPE scaling, got others in"
+        f" {file.path}: they are not supported"
+    )
+
+
+def _llama3_parameters(
+    factors: NDArray[np.float32], frequencies: NDArray[np.float32]
+) -> dict[str, Any]:
+    """Factor and first context of Llama 3's scaling, from the angles that it divides in part."""
+    largest = float(f"{factors.max():.6g}")  # a number as somebody has chosen it
+    context = _LLAMA3_CONTEXT
+    low, high = _LLAMA3["low_freq_factor"], _LLAMA3["high_freq_factor"]
+    if largest > 1:
+        shares = (1 / factors.astype(np.float64) - 1 / largest) / (1 - 1 / largest)
+        middle = np.abs(shares - 0.5).argmin()
+        if 0 < shares[middle] < 1:
+            waves = low + shares[middle] * (high - low)
+            context = round(waves * 2 * math.pi / float(frequencies[middle]))
+    return {"factor": largest, "original_max_position_embeddings": context}
 
 
 def _plain(value: object) -> Any:

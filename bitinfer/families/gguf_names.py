@@ -16,6 +16,7 @@ from bitinfer.families.spec import EMBEDDING, HEAD
 
 GGUF_EMBEDDING = "token_embd.weight"
 GGUF_HEAD = "output.weight"
+GGUF_BIAS = "blk.0.attn_q.bias"  # there if attention has biases
 _OUTSIDE = {
     GGUF_EMBEDDING: EMBEDDING,
     "output_norm.weight": "model.norm.weight",
@@ -37,7 +38,7 @@ _IN_LAYER = {
     "ffn_sub_norm": "mlp.ffn_sub_norm",
 }
 _NORM_INSIDE = "_norm_in"  # behind the name of a projection: the norm on its input
-_LAYER = re.compile(r"blk\.(0|[1-9]\d{0,4})\.(\w+)\.weight")
+_LAYER = re.compile(r"blk\.(0|[1-9]\d{0,4})\.(\w+)\.(weight|bias)")
 _OUTSIDE_HERE = {name: stored for stored, name in _OUTSIDE.items()}
 _IN_LAYER_HERE = {name: stored for stored, name in _IN_LAYER.items()}
 Array = TypeVar("Array", bound=np.generic)
@@ -52,7 +53,7 @@ def hugging_face_name(name: str) -> str | None:
     if part is None:
         return None
     inside = ".norm" if layer[2].endswith(_NORM_INSIDE) else ""
-    return f"model.layers.{layer[1]}.{part}{inside}.weight"
+    return f"model.layers.{layer[1]}.{part}{inside}.{layer[3]}"
 
 
 def is_projection(name: str) -> bool:
@@ -80,7 +81,7 @@ def permuted_heads(name: str, architecture: object, config: ModelConfig) -> int 
 
 
 def gguf_name(name: str) -> str:
-    """The GGUF name of a tensor that has one; the reverse of ``hugging_face_name``, and of biases.
+    """The GGUF name of a tensor that has one; the reverse of ``hugging_face_name``.
 
     Args:
         name: Its Hugging Face name.
