@@ -112,13 +112,18 @@ def find(spec: Mapping[str, Any], model: str) -> Tuned | None:
     return own[0] if own else min(near, key=lambda t: _distance(t, parameters), default=None)
 
 
+def ternary_packings(*, in_groups: bool) -> tuple[str, ...]:
+    """What the ternary weights of a model can be packed as: groups of columns do not fill t3."""
+    return ("i2", "t5") if in_groups else ("i2", "t3", "t5")
+
+
 def ternary_packing(tuned: Tuned | None, *, in_groups: bool) -> str:
     """What ``packing="auto"`` takes for the ternary weights of a model.
 
-    Not b1, which cannot hold zeros, nor t3 for groups of columns, which would not fill its blocks.
+    Not b1, which cannot hold zeros.
     """
     packing = tuned.packing if tuned and tuned.packing != "b1" else runtime.auto_packing()
-    return "i2" if in_groups and packing == "t3" else packing
+    return packing if packing in ternary_packings(in_groups=in_groups) else "i2"
 
 
 def read() -> list[Tuned]:

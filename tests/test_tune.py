@@ -4,11 +4,12 @@ import itertools
 import json
 
 import pytest
-from checkpoints import TINY, tiny_checkpoint
+from checkpoints import TINY, tiny_checkpoint, write_checkpoint
 from click.testing import CliRunner
 from random_model import write_random_model
 from test_grouped_file import groups_of, make_model, write_folder
 from test_random_model import small
+from test_scaled_checkpoints import BONSAI, scaled_tensors
 
 from bitinfer import default_model, hardware, runtime, tuning
 from bitinfer.bench import race as race_module, tune as tune_module
@@ -148,6 +149,22 @@ def test_a_raw_checkpoint_can_be_tuned(tmp_path, machine):
     machine(lambda p, *way: 1.0 if p == "t5" else 2.0)
     found = tune(tiny_checkpoint(tmp_path / "hf", TINY))
     assert (found.tuned.packing, found.tuned.weights) == ("t5", "copy")
+
+
+@pytest.mark.parametrize(
+    ("signs", "default", "packings"),
+    [((-1, 0, 1), "i2", {"i2", "t5"}), ((-1, 1), "b1", {"b1"})],
+)
+def test_a_raw_checkpoint_in_groups_is_tried_only_as_it_can_be_packed(
+    signs, default, packings, machine, tmp_path, monkeypatch
+):
+    tensors = scaled_tensors(BONSAI, "groups of 128", signs=signs)
+    folder = write_checkpoint(tmp_path / "hf", BONSAI, tensors)
+    monkeypatch.setattr("bitinfer.runtime.auto_packing", lambda: "t3")
+    machine(lambda *way: 1.0)
+    found = tune(folder)
+    assert found.default.packing == default
+    assert {trial.candidate.packing for trial in found.kernels} == packings
 
 
 def trial(threads, rates, in_race=True):

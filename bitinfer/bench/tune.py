@@ -14,12 +14,13 @@ from pathlib import Path
 
 from bitinfer import hardware, runtime
 from bitinfer.bench.race import Candidate, Trial, race
+from bitinfer.convert import open_checkpoint
 from bitinfer.cpu_count import performance_cores, physical_cores
 from bitinfer.engine import Engine
-from bitinfer.families.spec import num_parameters
-from bitinfer.formats.packed import PACKED_NAME, PackedFile, PackedHeader, is_packed_folder
+from bitinfer.families.spec import in_groups, num_parameters
+from bitinfer.formats.packed import PACKED_NAME, PackedFile, is_packed_folder
 from bitinfer.resident import has_room
-from bitinfer.tuning import CHOICES, Tuned, ternary_packing
+from bitinfer.tuning import CHOICES, Tuned, ternary_packing, ternary_packings
 
 _ROUNDS = 7
 _GAIN = 1.02  # a candidate must be so many times faster than the default ...
@@ -29,7 +30,8 @@ _QUIET = 0.95  # of it, for quiet mode
 _QUICK_ROUNDS = 2
 _EVERY_COUNT = 8  # more threads than that are tried in steps
 
-Engines = dict[tuple[str, str], Engine]  # by packing and place of the weights
+Form = tuple[str, str]  # packing, place of the weights
+Engines = dict[Form, Engine]
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,12 @@ def tune(
         if progress is not None:
             progress(done, 2 * (_ROUNDS + 1))
 
-    default = _default(folder)
+    forms = _forms(folder)
+    packing, weights = forms[0]
+    cores = min(runtime.MAX_THREADS, performance_cores())
+    default = Candidate(packing, runtime.gemv_family(packing), weights, cores)
     load = hardware.load()
-    engines, doubts = _load(folder, default, head)
+    engines, doubts = _load(folder, forms, head, cores)
     kernels = race(
         _kernel_candidates(engines, default),
         lambda candidate: engines[candidate.packing, candidate.weights],
@@ -173,42 +178,35 @@ def _thread_trials(
     return race(candidates, lambda _: engine, rounds, tick)
 
 
-def _default(folder: Path) -> Candidate:
-    """What is taken where nothing was tuned."""
-    header = _stored_header(folder)
-    stored = header.packing if header else None
-    packing = runtime.auto_packing()
-    if header:
-        packing = "b1" if stored == "b1" else ternary_packing(None, in_groups=header.in_groups)
-    weights = "mmap" if stored == packing else "copy"
-    threads = min(runtime.MAX_THREADS, performance_cores())
-    return Candidate(packing, runtime.gemv_family(packing), weights, threads)
-
-
-def _stored_header(folder: Path) -> PackedHeader | None:
-    """Of a packed folder; None: it is a raw one."""
-    return PackedFile(folder / PACKED_NAME).header if is_packed_folder(folder) else None
-
-
-def _load(folder: Path, default: Candidate, head: str) -> tuple[Engines, list[str]]:
-    """The model in each form, the default one first; and sentences about those left out."""
-    header = _stored_header(folder)
-    stored = header.packing if header else None
-    forms = [(default.packing, default.weights)]
+def _forms(folder: Path) -> list[Form]:
+    """The forms that the model can have; first the one that is taken where nothing was tuned."""
+    if is_packed_folder(folder):
+        header = PackedFile(folder / PACKED_NAME).header
+        stored, binary, grouped = header.packing, header.packing == "b1", header.in_groups
+    else:
+        plan = open_checkpoint(folder, "auto", "source").plan
+        stored, binary, grouped = None, plan.binary, in_groups(plan.spec)
+    packings = ("b1",) if binary else ternary_packings(in_groups=grouped)
+    default = "b1" if binary else ternary_packing(None, in_groups=grouped)
+    forms = [(default, "mmap" if default == stored else "copy")]
     forms += [(stored, "mmap")] if stored else []
-    forms += [(p, "copy") for p in CHOICES["packing"] if (p == "b1") == (stored == "b1")]
-    if header and header.in_groups:
-        forms = [form for form in forms if form[0] != "t3"]
+    return list(dict.fromkeys([*forms, *((packing, "copy") for packing in packings)]))
+
+
+def _load(
+    folder: Path, forms: Sequence[Form], head: str, threads: int
+) -> tuple[Engines, list[str]]:
+    """The model in each form that there is room for; and sentences about those left out."""
     engines: Engines = {}
     left_out = []
-    for packing, weights in dict.fromkeys(forms):
+    for packing, weights in forms:
         if engines and weights == "copy":
             read = next(iter(engines.values())).bytes_per_token()
             if not has_room(read["ternary"] + read["head"]):
                 left_out.append(f"{packing} in memory of its own was not tried: too little is left")
                 continue
         engines[packing, weights] = Engine.load(
-            folder, packing=packing, weights=weights, head=head, num_threads=default.threads
+            folder, packing=packing, weights=weights, head=head, num_threads=threads
         )
     return engines, left_out
 
