@@ -20,8 +20,13 @@ Trits = NDArray[np.int8]
 IMPOSSIBLE = 2  # what stands for a code that is no weight
 
 # Five trits v = 81·u0 + 27·u1 + ... + u4 are stored as ceil(v · 256 / 243): 13 bytes are left over.
+_STORED = [-(-v * 256 // 243) for v in range(243)]
 _NOT_BASE3 = np.ones(256, np.bool_)
-_NOT_BASE3[[-(-v * 256 // 243) for v in range(243)]] = False
+_NOT_BASE3[_STORED] = False
+# A byte -> its five weights, the last trit first; of five bytes, which numpy.take copies fastest.
+_TRITS = np.full((256, 5), IMPOSSIBLE, np.int8)
+_TRITS[_STORED] = np.arange(243)[:, None] // 3 ** np.arange(5) % 3 - 1
+_FIVES = _TRITS.view("V5")[:, 0]
 
 
 def decode_tq1_0(blocks: Bytes, trits: Trits) -> None:
@@ -34,7 +39,10 @@ def decode_tq1_0(blocks: Bytes, trits: Trits) -> None:
         for n in range(count):
             at = first + n * width
             part = trits[:, at : at + width]
-            _first_trit(codes * np.uint8(3**n), part)  # wraps: the fraction after n trits
+            shifted = codes * np.uint8(3**n)  # wraps: the fraction after n trits
+            # Its next trit is (shifted * 3) >> 8.
+            np.add((shifted >= 86).view(np.int8), (shifted >= 171).view(np.int8), out=part)
+            part -= 1
             if any_wrong:
                 part[wrong] = IMPOSSIBLE
 
@@ -65,16 +73,9 @@ def decode_iq1_bn(blocks: Bytes, trits: Trits) -> None:
     The first weight is the last trit of its byte.
     """
     rows = trits.reshape(-1, 4, 16)
-    codes, rest = blocks[:, :12].reshape(-1, 4, 3), blocks[:, 12]
-    for n in range(5):
-        _first_trit(codes * np.uint8(3 ** (4 - n)), rows[:, :, n:15:5])
-    for group in range(4):
-        _first_trit(rest * np.uint8(3 ** (4 - group)), rows[:, group, 15])
-    wrong = _NOT_BASE3[blocks]
-    if wrong.any():
-        for n in range(5):
-            rows[:, :, n:15:5][wrong[:, :12].reshape(-1, 4, 3)] = IMPOSSIBLE
-        rows[:, :, 15][wrong[:, 12]] = IMPOSSIBLE
+    fives = np.take(_FIVES, blocks).view(np.int8).reshape(-1, 65)
+    rows[:, :, :15] = fives[:, :60].reshape(-1, 4, 15)
+    rows[:, :, 15] = fives[:, 60:64]
 
 
 def decode_iq2_bn(blocks: Bytes, trits: Trits) -> None:
@@ -82,12 +83,6 @@ def decode_iq2_bn(blocks: Bytes, trits: Trits) -> None:
     quarters = trits.reshape(-1, 4, 16)
     for place in range(4):
         two_bits(blocks, 2 * place, quarters[:, place])
-
-
-def _first_trit(fractions: Bytes, trits: Trits) -> None:
-    """Fill ``trits`` with the first trit behind the point: (fraction * 3) >> 8, less 1."""
-    np.add((fractions >= 86).view(np.int8), (fractions >= 171).view(np.int8), out=trits)
-    np.subtract(trits, 1, out=trits)
 
 
 def two_bits(codes: Bytes, shift: int, trits: Trits) -> None:
