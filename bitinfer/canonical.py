@@ -93,10 +93,15 @@ class CanonicalWeights:
     def view(self, name: str) -> NDArray[np.uint8]:
         """The bytes of a canonical float tensor: the stored ones, or those of fp32 gain + 1."""
         stored = self.plan.head if name == HEAD else self.plan.floats[name]
-        view = self.source.view(stored)
-        if name not in self.plan.offset:
+        view, tensor = self.source.view(stored), self.source.tensors[stored]
+        if len(tensor.shape) > 1:
             return view
-        return (as_float32(view, self.source.tensors[stored].dtype) + np.float32(1)).view(np.uint8)
+        values = as_float32(view, tensor.dtype)
+        with self._naming(stored):
+            if not np.isfinite(values).all():
+                at = int(np.argmin(np.isfinite(values)))
+                raise ValueError(f"expected finite numbers, got {values[at]} at {at}")
+        return (values + np.float32(1)).view(np.uint8) if name in self.plan.offset else view
 
     def _pack(self, weight: TernaryWeight) -> NDArray[np.uint8]:
         own = {

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bitinfer import _core, runtime
 from bitinfer.convert import PLANE_HEADS, Progress, check_choices
-from bitinfer.errors import ContextLengthError, PromptError
+from bitinfer.errors import CheckpointError, ContextLengthError, PromptError
 from bitinfer.formats.packed import HEADS
 from bitinfer.loading import LoadedModel, load_folder
 from bitinfer.resident import WEIGHTS
@@ -76,7 +76,11 @@ class Engine:
         if threads is None:
             threads = runtime.num_threads(tuned.threads if tuned else None)
         _check_threads(threads)
-        self._decoder = _core.Decoder({**spec, "head": head}, model.weights, threads)
+        try:
+            self._decoder = _core.Decoder({**spec, "head": head}, model.weights, threads)
+        except ValueError as cause:
+            mend = "the file is damaged, get it again"
+            raise CheckpointError(f"{cause} in {folder}: {mend}") from None
         if tuned and tuned.packing == model.packing:
             self._decoder.prefer_gemv(tuned.gemv)
         self.ffn = "sparse" if ffn == "sparse" else "dense"

@@ -177,9 +177,7 @@ def _load_raw(
         if progress is not None:
             progress(sum(len(data) for data, _, _ in weights.values()), source.total_bytes)
     notes += source.source.notes
-    notes.append(
-        f"packed {folder.name} in memory: 'bitinfer convert' once makes the next start faster"
-    )
+    notes.append(f"packed {folder.name} in memory; 'bitinfer convert' keeps it packed")
     _choose_head(source.plan.spec, weights, head, folder, [])
     spec = source.plan.spec
     key = tuning.model_key(spec)

@@ -253,6 +253,19 @@ def test_an_embedding_that_is_no_number(tmp_path):
         one_line(run, "model.embed_tokens.weight", "row 9, column 3", str(folder))
 
 
+def test_a_norm_that_is_no_number(tmp_path):
+    name = "model.layers.1.input_layernorm.weight"
+    tensors, _ = make_tensors(TINY)
+    tensors[name][3] = np.inf
+    folder = write_checkpoint(tmp_path / "hf", TINY, tensors)
+    wrong = f"{name}: expected finite numbers, got inf at 3 in {folder}"
+    fails_everywhere(folder, wrong, "the file is damaged, download it again")
+    packed = convert(tiny_checkpoint(tmp_path / "right"), tmp_path / "packed")
+    damage(packed / PACKED_NAME, name, np.float32(np.inf).tobytes(), at=12)
+    wrong = f"{name}: expected finite numbers, got inf at 3 in {packed}"
+    one_line(lambda: Engine.load(packed), wrong, "the file is damaged, get it again")
+
+
 def test_a_config_of_another_model(tmp_path):
     folder = tiny_checkpoint(tmp_path / "hf")
     (folder / "config.json").write_text(json.dumps({**TINY, "num_hidden_layers": 3}))

@@ -156,7 +156,7 @@ BAD_WEIGHTS: dict[str, tuple[Callable[[Weights], object], str]] = {
     ),
     "scale is NaN": (
         lambda w: w.update({f"{Q}.weight_scale": float_tensor(np.array([np.nan]), "f32")}),
-        f"{Q}.weight_scale: value 0 is nan",
+        f"{Q}.weight_scale: expected finite numbers, got nan at 0",
     ),
     "scale is zero": (
         lambda w: w.update({f"{Q}.weight_scale": float_tensor(np.array([0.0]), "f32")}),

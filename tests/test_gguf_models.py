@@ -233,3 +233,15 @@ def test_a_damaged_vocabulary_is_one_line(tmp_path):
     path, _ = both(tmp_path, BITNET, "TQ2_0", "bitnet", keys=keys)
     with pytest.raises(BitinferError, match=r"tokenizer.ggml.tokens: .*model.gguf"):
         Model.load(path)
+
+
+def test_missing_tensors_are_named_as_the_file_names_them(tmp_path):
+    stored, trits = make_tensors(BITNET)
+    tensors = model_tensors(stored, trits, "TQ2_0")
+    del tensors["blk.0.attn_q.weight"], tensors["blk.1.ffn_sub_norm.weight"]
+    path = tmp_path / "model.gguf"
+    path.write_bytes(gguf_bytes(tensors, config_keys("bitnet-b1.58", BITNET)))
+    with pytest.raises(CheckpointError) as caught:
+        Engine.load(path)
+    names = "blk.1.ffn_sub_norm.weight, blk.0.attn_q.weight"
+    assert f"are missing: {names}: the file is damaged" in str(caught.value)

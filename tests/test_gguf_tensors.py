@@ -37,7 +37,7 @@ def refusal(file, layout=None):
     with pytest.raises(CheckpointError) as caught:
         file.trits("x", layout)
     assert str(caught.value).startswith("x: ")
-    assert str(caught.value).endswith(f" in {file.path}")
+    assert f" in {file.path}" in str(caught.value)
     return str(caught.value)
 
 
@@ -193,7 +193,7 @@ def spoiled(content, at, byte):
 
 def test_codes_that_are_no_weights_are_named(tmp_path):
     trits = random_trits(128, 512)
-    none = "expected a ternary weight, got a code that is none: damaged file"
+    none = "expected a ternary weight, got a code that is none"
     i2_s = spoiled(gguf_files.i2_s(trits, 1, "128-block"), 128 * 3 + 32, 0b00110000)
     file = open_tensor(tmp_path, "I2_S", trits.shape, i2_s)
     assert refusal(file, "128-block").startswith(f"x: row 3, column 160: {none}")

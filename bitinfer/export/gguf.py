@@ -237,9 +237,10 @@ class _Export:
 
     def _exactness_notes(self, tensors: Mapping[str, NewTensor]) -> Iterator[str]:
         if self._rounded:
+            kept = "" if self._kind == "I2_S" else "; i2_s keeps them"
             yield (
                 f"{len(self._rounded)} of {len(self._ternary)} scales were rounded to fp16, by at"
-                f" most {max(self._rounded):.1e} of their value; i2_s keeps them"
+                f" most {max(self._rounded):.1e} of their value{kept}"
             )
         columns = [
             self._ternary[own][1]

@@ -127,7 +127,10 @@ def effective_scale(stored: np.float32, dialect: Dialect, where: str) -> np.floa
     with np.errstate(all="ignore"):
         scale = np.float32(1.0) / stored if dialect.divides else stored
     if not (np.isfinite(stored) and stored > 0 and np.isfinite(scale) and scale > 0):
-        raise CheckpointError(f"{where}: expected a finite scale above 0, got {stored!s}")
+        raise CheckpointError(
+            f"{where}: expected a finite scale above 0, got {stored!s}: the file is"
+            " damaged, download it again"
+        )
     return np.float32(scale)
 
 

@@ -71,8 +71,11 @@ def find_architecture(spec: Mapping[str, Any], where: str) -> str:
         found = "llama"
         wanted = {"hidden_act": ("silu",)}
     else:
-        listed = ", ".join(f"{name} {shown(spec[name])}" for name in sorted(traits))
-        raise ExportError(f"{where}: no architecture of GGUF describes a model with {listed}")
+        listed = ", ".join(sorted(traits))
+        raise ExportError(
+            f"{where}: no architecture of GGUF that is written here has {listed}: such a model"
+            " cannot be exported"
+        )
     for name, choices in wanted.items():
         if spec[name] not in choices:
             raise ExportError(

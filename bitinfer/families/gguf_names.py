@@ -90,7 +90,8 @@ def gguf_name(name: str) -> str:
         return _OUTSIDE_HERE[name]
     _, _, layer, rest = name.split(".", 3)
     module, _, kind = rest.rpartition(".")
-    return f"blk.{layer}.{_IN_LAYER_HERE[module]}.{kind}"
+    inside = _NORM_INSIDE if module.endswith("_proj.norm") else ""
+    return f"blk.{layer}.{_IN_LAYER_HERE[module.removesuffix('.norm')]}{inside}.{kind}"
 
 
 def permuted(rows: NDArray[Array], num_heads: int) -> NDArray[Array]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bitinfer.errors import CheckpointError, ConfigError
+from bitinfer.families.gguf_names import gguf_name
 from bitinfer.families.spec import EMBEDDING, HEAD
 from bitinfer.formats.safetensors import describe_shape
-from bitinfer.formats.source import TensorSource
+from bitinfer.formats.source import TRITS, TensorSource
 from bitinfer.json_file import shown
 
 FLOAT_DTYPES = ("BF16", "F16", "F32")
 _SHOWN_NAMES = 3  # of a list of wrong names
-_WRONG_CONFIG = "check that config.json belongs to these weights"
 
 
 def check_stored(
@@ -20,18 +20,18 @@ def check_stored(
     name: str,
     dtypes: tuple[str, ...],
     shapes: tuple[tuple[int, ...], ...],
-    mend: str = _WRONG_CONFIG,
 ) -> None:
     """Refuse a stored tensor of another dtype or shape.
 
     Raises:
-        CheckpointError: it is; ``mend`` says what may help.
+        CheckpointError: it is.
     """
     info = source.tensors[name]
     if info.dtype not in dtypes or info.shape not in shapes:
-        wanted = f"{' or '.join(dtypes)} {describe_shape(shapes[-1])}"
+        kinds = " or ".join("a ternary type" if dtype == TRITS else dtype for dtype in dtypes)
         raise CheckpointError(
-            f"{shown(name)}: expected {wanted}, got {info} in {source.path_of(name)}: {mend}"
+            f"{shown(name)}: expected {kinds} {describe_shape(shapes[-1])}, got {info} in"
+            f" {source.path_of(name)}: {_mend(source)}"
         )
 
 
@@ -77,7 +77,11 @@ def check_names(
     Raises:
         CheckpointError: some are missing, or not called for (names the first ones).
     """
-    missing = [name for name in needed if name not in names]
+    missing = [
+        _stored_as(source, name)
+        for name in needed
+        if name not in names and (not name.endswith("_scale") or name[: -len("_scale")] in names)
+    ]
     extra = [
         stored
         for name, stored in names.items()
@@ -90,7 +94,19 @@ def check_names(
         if wrong:
             listed = ", ".join(shown(name) for name in wrong[:_SHOWN_NAMES])
             more = f" and {len(wrong) - _SHOWN_NAMES} more" if len(wrong) > _SHOWN_NAMES else ""
-            raise CheckpointError(f"{source.path}: {text}: {listed}{more}: {_WRONG_CONFIG}")
+            raise CheckpointError(f"{source.path}: {text}: {listed}{more}: {_mend(source)}")
+
+
+def _stored_as(source: TensorSource, name: str) -> str:
+    """A canonical name as the format of ``source`` spells it."""
+    return gguf_name(name) if source.path.is_file() else name
+
+
+def _mend(source: TensorSource) -> str:
+    """What may help; a single file holds its own config."""
+    if source.path.is_file():
+        return "the file is damaged or of another kind of model, get another"
+    return "check that config.json belongs to these weights"
 
 
 def check_groups(groups: int | None, shapes: Mapping[str, tuple[int, int]]) -> None:

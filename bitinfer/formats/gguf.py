@@ -202,8 +202,8 @@ class GgufFile:
         if trits.max() == IMPOSSIBLE:
             row, column = divmod(int(trits.argmax()), trits.shape[1])
             where = f"row {first_row + row}, column {column}"
-            raise self._refuse(
-                name, f"{where}: expected a ternary weight, got a code that is none: damaged file"
+            raise self._damaged(
+                name, f"{where}: expected a ternary weight, got a code that is none"
             )
 
     def _check_scales(self, name: str, scales: NDArray[np.float32]) -> None:
@@ -212,7 +212,7 @@ class GgufFile:
         if len(wrong):
             row, column = wrong[0]
             got = scales[row, column]
-            raise self._refuse(
+            raise self._damaged(
                 name, f"scale of row {row}, group {column}: expected a finite number, got {got}"
             )
 
@@ -223,3 +223,7 @@ class GgufFile:
 
     def _refuse(self, what: str, text: str) -> CheckpointError:
         return CheckpointError(f"{shown(what)}: {text} in {self.path}")
+
+    def _damaged(self, what: str, text: str) -> CheckpointError:
+        refused = self._refuse(what, text)
+        return CheckpointError(f"{refused}: the file is damaged, download it again")

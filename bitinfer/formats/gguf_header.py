@@ -34,6 +34,7 @@ MAX_STRINGS = 1 << 20  # in arrays, together
 MAX_NESTING = 4
 MAX_DIMENSIONS = 4
 MAX_LENGTH = 1 << 31
+MEND = "the file is damaged, or of a kind that is not read: get another"
 
 _NUMBERS = {
     **dict(enumerate(("<u1", "<i1", "<u2", "<i2", "<u4", "<i4", "<f4", "<u1"))),
@@ -89,7 +90,7 @@ class Header:
         self.tensors = self._read_tensors(num_tensors)
 
     def _refuse(self, text: str) -> CheckpointError:
-        return CheckpointError(f"{shown(self._where)}: {text} in {self._path}")
+        return CheckpointError(f"{shown(self._where)}: {text} in {self._path}: {MEND}")
 
     def _check_magic(self) -> None:
         head = self._bytes[:64].tobytes()

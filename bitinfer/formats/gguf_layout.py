@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bitinfer.errors import CheckpointError
-from bitinfer.formats.gguf_header import Header, TensorEntry
+from bitinfer.formats.gguf_header import MEND, Header, TensorEntry
 from bitinfer.formats.gguf_types import TYPES, GgmlType
 from bitinfer.formats.safetensors import describe_shape
 from bitinfer.json_file import shown
@@ -59,7 +59,7 @@ class _Layout:
         }
 
     def _refuse(self, what: str, text: str) -> CheckpointError:
-        return CheckpointError(f"{shown(what)}: {text} in {self._path}")
+        return CheckpointError(f"{shown(what)}: {text} in {self._path}: {MEND}")
 
     def _aligned(self, size: int) -> int:
         return -(-size // self._alignment) * self._alignment

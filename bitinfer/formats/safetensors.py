@@ -87,7 +87,7 @@ class SafetensorsFile:
         return self._bytes
 
     def _refuse(self, text: str) -> BitinferError:
-        return self._error(f"{text} in {self.path}")
+        return self._error(f"{text} in {self.path}: the file is damaged, get it again")
 
     def _header(self) -> dict[str, Any]:
         size = len(self._bytes)
@@ -274,7 +274,7 @@ def _weight_map(index: Path) -> dict[str, str]:
         if not plain or any(c in shard for c in "/\\\0:"):
             raise CheckpointError(
                 f"{shown(name)}: expected the name of a shard beside the index, got {shown(shard)}"
-                f" in {index}"
+                f" in {index}: download it again"
             )
     return weight_map
 

@@ -56,7 +56,8 @@ class Loader {
     float* copy = out_->owned.back().data();
     table_of("scalar").f32.widen(t.data, float_type(t.dtype), n, copy);
     for (int64_t i = 0; i < n; ++i)
-      BITINFER_CHECK(std::isfinite(copy[i]), name << ": value " << i << " is " << copy[i]);
+      BITINFER_CHECK(std::isfinite(copy[i]),
+                     name << ": expected finite numbers, got " << copy[i] << " at " << i);
     out_->float_bytes += n * 4;
     return copy;
   }
@@ -77,8 +78,9 @@ class Loader {
       table_of("scalar").f32.widen(t.data + g * n * float_bytes(type), type, n, row.data());
       const float* bad = std::find_if_not(row.data(), row.data() + n,
                                           [](float scale) { return std::isfinite(scale); });
-      BITINFER_CHECK(bad == row.data() + n,
-                     name << ": value " << bad - row.data() << " of group " << g << " is " << *bad);
+      BITINFER_CHECK(bad == row.data() + n, name << ": expected finite numbers, got " << *bad
+                                                 << " at " << bad - row.data() << " of group "
+                                                 << g);
     }
     out_->float_bytes += t.bytes;
     return {t.data, type};
