@@ -17,7 +17,8 @@ from bitinfer.formats.gguf_files import find_gguf
 from bitinfer.formats.packed import is_packed_folder
 from bitinfer.json_file import read_json_object
 from bitinfer.pooling import Pooling
-from bitinfer.tokenizer import Tokenizer, tokenizer_file
+from bitinfer.tokenizer import Tokenizer
+from bitinfer.tokenizer_file import tokenizer_file
 
 
 class ModelText:

@@ -7,27 +7,19 @@ one leading BOS, and control tokens that only a template may write.
 from __future__ import annotations
 
 import json
-import re
-import secrets
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Encoding, Tokenizer as _Backend
+from tokenizers import Encoding, Tokenizer as _Backend
 
 from bitinfer.errors import TokenizerError
-from bitinfer.formats.sentencepiece_file import read_sentence_piece
-from bitinfer.formats.tiktoken_file import is_tiktoken, read_tiktoken
-from bitinfer.json_file import impostor, read_json_object
+from bitinfer.json_file import read_json_object
+from bitinfer.stand_ins import StandIns
+from bitinfer.token_pieces import TokenPieces
+from bitinfer.tokenizer_file import listed_ids, read_tokenizer, token_text, tokenizer_file
 
-_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-# Decoders that give a token the same text everywhere but at the start and within a character.
-_PLAIN_DECODERS = (
-    ["ByteLevel"],
-    ["Replace", "ByteFallback", "Fuse"],
-    ["Replace", "ByteFallback", "Fuse", "Strip"],
-)
 # Control tokens that end a turn, by name. A template writes one after each reply, but config files
 # often list only the end of a whole text (<|end_of_text|>), and the model would ramble on.
 END_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|end_of_turn|>", "<|end|>")
@@ -76,27 +68,24 @@ class Tokenizer:
             raise TokenizerError(f"{where}: expected a vocabulary, got none: download it again")
         self.vocab_size = max(vocab.values()) + 1
 
-        named_bos = vocab.get(_token_text(settings.get("bos_token")))
-        named_eos = vocab.get(_token_text(settings.get("eos_token")))
+        named_bos = vocab.get(token_text(settings.get("bos_token")))
+        named_eos = vocab.get(token_text(settings.get("eos_token")))
         self.bos_token_id = bos_token_id if named_bos is None else named_bos
         ends = {*eos_token_ids, *([] if named_eos is None else [named_eos])}
         ends |= {vocab[name] for name in END_OF_TURN if name in vocab and name in template}
         self.eos_token_ids: tuple[int, ...] = tuple(sorted(ends))
 
-        self._mark_as_control({*_ids(self.bos_token_id), *ends})
+        self._mark_as_control({*listed_ids(self.bos_token_id), *ends})
         added = backend.get_added_tokens_decoder()
         self._control = {token.content: token for token in added.values() if token.special}
         self.special_ids = frozenset(i for i, token in added.items() if token.special)
-        self.bos_token = _token_text(settings.get("bos_token")) or self._text_of(self.bos_token_id)
-        self.eos_token = _token_text(settings.get("eos_token")) or self._text_of(
+        self.bos_token = token_text(settings.get("bos_token")) or self._text_of(self.bos_token_id)
+        self.eos_token = token_text(settings.get("eos_token")) or self._text_of(
             self.eos_token_ids[0] if self.eos_token_ids else None
         )
         self._adds_bos = self._decide_bos(settings.get("add_bos_token"))
-        self._byte_ids = _byte_fallback_ids(backend)
-        self._pieces: dict[int, str | None] = dict.fromkeys(self.special_ids, "")
-        self._anchor = self._find_anchor()
-        self._stand_ins: dict[str, str] = {}  # control token -> text of its stand-in token
-        self._stood_for: dict[int, int] = {}  # id of a stand-in -> id of the control token
+        self._pieces = TokenPieces(backend, self.decode, self.vocab_size, self.special_ids)
+        self._stand_ins = StandIns(backend, self._control)
 
     @classmethod
     def load(
@@ -125,15 +114,12 @@ class Tokenizer:
         """
         path = tokenizer_file(folder) or folder / "tokenizer.json"
         where = f"{path.name} in {folder}"
-        if path.suffix == ".json":
-            backend = _read_backend(path, where)
-        else:
-            backend = (read_tiktoken if is_tiktoken(path) else read_sentence_piece)(path)
+        backend = read_tokenizer(path, where)
         settings, generation = (
             read_json_object(folder / name, TokenizerError) if (folder / name).exists() else {}
             for name in ("tokenizer_config.json", "generation_config.json")
         )
-        ends = [*eos_token_ids, *_ids(generation.get("eos_token_id"))]
+        ends = [*eos_token_ids, *listed_ids(generation.get("eos_token_id"))]
         tokenizer = cls(
             backend,
             bos_token_id=bos_token_id,
@@ -162,7 +148,7 @@ class Tokenizer:
                 f"{self.vocab_size - 1}: this is another model's tokenizer, "
                 "take both from one source"
             )
-        for name, ids in (("bos", _ids(self.bos_token_id)), ("eos", self.eos_token_ids)):
+        for name, ids in (("bos", listed_ids(self.bos_token_id)), ("eos", self.eos_token_ids)):
             for token_id in ids:
                 if not 0 <= token_id < vocab_size:
                     raise TokenizerError(
@@ -225,17 +211,11 @@ class Tokenizer:
             text: Rendered template.
             marker: What `chat_template` put into control tokens that stood in a message.
         """
-        if self._control:
-            names = sorted(self._control, key=len, reverse=True)  # the longest wins, as in backend
-            either = "|".join(map(re.escape, names))
-            pattern = re.compile(f"(?:{either})(?!{re.escape(marker)})")
         with self._lock:
-            if self._control:
-                self._prepare_stand_ins({*pattern.findall(text)})
-                text = pattern.sub(lambda match: self._stand_ins[match[0]], text)
+            text = self._stand_ins.put(text, marker).replace(marker, "")
             self._backend.encode_special_tokens = True
-            ids = self._encode(text.replace(marker, ""))
-        return self._with_bos([self._stood_for.get(i, i) for i in ids])
+            ids = self._encode(text)
+        return self._with_bos(self._stand_ins.take_back(ids))
 
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """Text of ``token_ids``; bytes that are no UTF-8 become U+FFFD.
@@ -275,13 +255,11 @@ class Tokenizer:
 
         None where that depends on its neighbours: a part of a character, or an unusual decoder.
         """
-        if token_id not in self._pieces:
-            self._pieces[token_id] = self._find_piece(token_id)
-        return self._pieces[token_id]
+        return self._pieces.piece(token_id, self.decode)
 
     def is_byte(self, token_id: int) -> bool:
         """Whether the id is one byte of a byte-fallback vocabulary, such as "<0xE4>"."""
-        return token_id in self._byte_ids
+        return token_id in self._pieces.byte_ids
 
     def _encode(self, text: str) -> list[int]:
         return list(self._encoding(text).ids)
@@ -311,20 +289,6 @@ class Tokenizer:
         first = self._backend.encode("", add_special_tokens=True).ids[:1]
         return bool(first == [self.bos_token_id])
 
-    def _find_anchor(self) -> int | None:
-        """A token with text of its own, behind which others show theirs; None: there is none."""
-        if not _decodes_plainly(self._backend):
-            return None
-        ids = (i for i in range(self.vocab_size) if i not in self._byte_ids)
-        texts = ((i, self.decode([i])) for i in ids)
-        return next((i for i, text in texts if text and _REPLACEMENT not in text), None)
-
-    def _find_piece(self, token_id: int) -> str | None:
-        if self._anchor is None or token_id in self._byte_ids:
-            return None
-        piece = self.decode([self._anchor, token_id])[len(self.decode([self._anchor])) :]
-        return piece if piece and _REPLACEMENT not in piece else None
-
     def _text_of(self, token_id: int | None) -> str:
         text = None if token_id is None else self._backend.id_to_token(token_id)
         return text or ""
@@ -336,93 +300,3 @@ class Tokenizer:
         for token in tokens:
             token.special = True
         self._backend.add_special_tokens(tokens)
-
-    def _prepare_stand_ins(self, names: set[str]) -> None:
-        """Give each control token in ``names`` its stand-in: a plain added token nobody can type.
-
-        A nonce of 128 bits keeps users from writing it. Its id lies above the vocabulary and
-        never leaves this class. White space at its sides is treated as at the control token's.
-        """
-        for name in sorted(names - self._stand_ins.keys()):
-            real = self._control[name]
-            text = f"\ufdd0{secrets.token_hex(16)}\ufdd1"  # noncharacters: in no normal text
-            self._backend.add_tokens(
-                [AddedToken(text, lstrip=real.lstrip, rstrip=real.rstrip, normalized=False)]
-            )
-            stand_in, control = map(self._backend.token_to_id, (text, name))
-            assert stand_in is not None
-            assert control is not None
-            self._stood_for[stand_in] = control
-            self._stand_ins[name] = text
-
-
-def tokenizer_file(folder: Path) -> Path | None:
-    """The file of a model folder that holds the tokenizer, or None."""
-    files = (folder / "tokenizer.json", folder / "tokenizer.model")
-    return next((file for file in files if file.exists()), None)
-
-
-def _read_backend(path: Path, where: str) -> _Backend:
-    """Parse tokenizer.json, naming what stands there instead."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise TokenizerError(
-            f"{where}: file not found: the model needs one, copy it from the original repository"
-        ) from None
-    except OSError as cause:
-        raise TokenizerError(f"{where}: cannot be read: {cause.strerror}") from None
-    if not data.strip():
-        raise TokenizerError(f"{where}: expected JSON, got an empty file: download it again")
-    if (found := impostor(data[:64])) is not None:
-        raise TokenizerError(f"{where}: expected JSON, got {found[0]}: {found[1]}")
-    try:
-        return _Backend.from_buffer(data)
-    except BaseException as cause:  # a panic of the library derives from BaseException
-        if isinstance(cause, KeyboardInterrupt | SystemExit):
-            raise
-        reason = " ".join(str(cause).split())[:200]
-        raise TokenizerError(
-            f"{where}: expected a tokenizer, got text that is none ({reason}): download it again"
-        ) from None
-
-
-def _decodes_plainly(backend: _Backend) -> bool:
-    """Whether the decoder is one of ``_PLAIN_DECODERS``."""
-    if backend.decoder is None:
-        return False
-    state = json.loads(backend.decoder.__getstate__())
-    steps = state.get("decoders", [state])
-    plain = [step["type"] for step in steps] in _PLAIN_DECODERS
-    return plain and not any(step.get("stop") for step in steps)  # strips no end
-
-
-def _byte_fallback_ids(backend: _Backend) -> frozenset[int]:
-    """Ids of "<0x00>" to "<0xFF>" if the decoder joins them to characters, else none."""
-    decoder = backend.decoder
-    if decoder is None or b"ByteFallback" not in decoder.__getstate__():
-        return frozenset()
-    ids = (backend.token_to_id(f"<0x{byte:02X}>") for byte in range(256))
-    return frozenset(i for i in ids if i is not None)
-
-
-def _token_text(value: object) -> str:
-    """Text of a token in tokenizer_config.json: a string or {"content": ...}; else ""."""
-    if isinstance(value, dict):
-        value = value.get("content")
-    return value if isinstance(value, str) else ""
-
-
-def _ids(value: object) -> list[int]:
-    """An id or a list of ids, as config files have them; None is no id.
-
-    Raises:
-        TokenizerError: anything else.
-    """
-    ids: list[Any] = [] if value is None else value if isinstance(value, list) else [value]
-    if not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
-        raise TokenizerError(
-            f"eos_token_id: expected a token id or a list of them, got {value!r} "
-            "in generation_config.json"
-        )
-    return ids

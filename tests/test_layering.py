@@ -25,7 +25,7 @@ PYTHON_LAYERS = [
     {"canonical"},
     {"convert"},
     {"hub", "resident"},
-    {"loading", "model_folder"},
+    {"loading", "model_folder", "stand_ins", "token_pieces", "tokenizer_file"},
     {"engine", "sampling", "tokenizer", "chat_template"},
     {"detokenizer", "embed", "grammar", "prefix_cache", "session"},
     {"speculation"},
