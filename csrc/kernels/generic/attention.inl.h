@@ -207,9 +207,10 @@ inline void attend_rows(const RowGroup<type, R>& group, const QueryRows& rows, i
 template <KvType type>
 inline void attend_block(const KvBlock& block, const void* next, int64_t head_dim,
                          const QueryRows& rows, const SoftmaxState& out) {
-  const char *begin = static_cast<const char*>(block.k),
-             *end = reinterpret_cast<const char*>(block.v_scale + kKvBlock);
-  const uint64_t stream_bytes = static_cast<uint64_t>(end - begin) / Prefetch::kStreams;
+  const char* begin = static_cast<const char*>(block.k);
+  constexpr int64_t kBytes = kStepBytes<type> / kStepDepth<type>;  // of a key's or value's number
+  const int64_t numbers = kKvBlock * (head_dim + (head_dim + kLanes - 1) / kLanes * kLanes);
+  const uint64_t stream_bytes = static_cast<uint64_t>(numbers * kBytes) / Prefetch::kStreams;
   for (int64_t r = 0; r < rows.count;) {
     int64_t same = 1;  // rows that see the same positions
     while (same < kRows && r + same < rows.count && rows.seen[r + same] == rows.seen[r] &&
