@@ -250,6 +250,7 @@ def test_other_tabs_and_commands_are_seen_at_once(page, backend, cli):
     page.open(f"#{number}")
     page.wait(lambda: len(page.turns()) == 2)
     page.ask("From a tab")
+    page.wait(lambda: said(cli, number)[3:] == ["Reply"])
     page.driver.close()
     page.driver.switch_to.window(first)
     said_now = ["From the command line", "Hello", "From a tab", "Reply"]

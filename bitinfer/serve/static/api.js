@@ -1,6 +1,7 @@
 // Talks to the server: JSON, server-sent events, and the API key where one is needed.
 
 const KEY = "bitinfer.key";
+const MOST_KEPT = 16000; // characters; browsers let 64 KiB outlive a page
 let askForKey = async () => null;
 let asking = null;
 
@@ -38,7 +39,9 @@ async function send(path, { method = "GET", body, signal } = {}) {
     if (body !== undefined) headers["content-type"] = "application/json";
     let response;
     try {
-      response = await fetch(path, { method, headers, signal, body: body && JSON.stringify(body), cache: "no-store" });
+      const sent = body && JSON.stringify(body);
+      const keepalive = path.startsWith("/history") && sent?.length < MOST_KEPT; // also when the page is left
+      response = await fetch(path, { method, headers, signal, body: sent, keepalive, cache: "no-store" });
     } catch (cause) {
       if (cause.name === "AbortError") throw cause;
       throw new Problem("The server does not answer. Is “bitinfer serve” still running?", "offline");

@@ -118,11 +118,13 @@ function begin() {
 /** Somebody wrote: take up what is new of the conversation on show. */
 async function news() {
   conversations.refresh();
-  const before = chat.thread;
-  if (chat.busy || before.id === null || document.querySelector("form.edit")) return;
-  await chat.keeper.writing; // or what this page has just said could be missing
+  const { thread: before, keeper } = chat;
+  if (before.id === null) return;
+  const { writes } = keeper;
+  await keeper.writing; // or what this page has just said would be missing
   const facts = await json(`/history/${before.id}`).catch((problem) => problem);
-  if (chat.thread !== before || chat.busy) return;
+  const meanwhile = chat.thread !== before || keeper.writes !== writes; // then there is more news soon
+  if (meanwhile || chat.busy || document.querySelector("form.edit")) return;
   if (facts.status === 404) begin();
   else if (facts.messages) takeUp(before, new Thread(facts));
 }
@@ -188,6 +190,7 @@ function listen() {
   id("settings-open").addEventListener("click", () => settings.open());
   id("latest").addEventListener("click", () => chat.toEnd());
   id("log").addEventListener("scroll", () => (id("latest").hidden = chat.nearEnd), { passive: true });
+  addEventListener("pagehide", () => chat.keeper.hurry());
   addEventListener("hashchange", () => (location.hash.length > 1 ? open(Number(location.hash.slice(1))) : begin()));
 }
 

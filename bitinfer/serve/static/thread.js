@@ -68,6 +68,7 @@ export class Keeper {
     this.off = false;
     this.failed = failed;
     this.writing = Promise.resolve();
+    this.writes = 0; // how many there have been
     this.pieces = "";
     this.timer = 0;
   }
@@ -92,11 +93,17 @@ export class Keeper {
   /** Add to a reply; written now and then. */
   piece(node, text) {
     this.pieces += text;
+    this.node = node;
     this.timer ||= setTimeout(() => this.#flush(node, {}), SAVE_EVERY_MS);
   }
 
   finish(node, finish_reason) {
     return this.#flush(node, { finish_reason });
+  }
+
+  /** The page is left: what waits is written now. */
+  hurry() {
+    if (this.pieces) this.#flush(this.node, {});
   }
 
   change(thread, body) {
@@ -113,6 +120,7 @@ export class Keeper {
   }
 
   #then(work) {
+    this.writes++;
     this.writing = this.writing.then(async () => {
       if (this.off) return;
       try {
