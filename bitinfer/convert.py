@@ -63,6 +63,8 @@ def open_checkpoint(
     active_isa()  # a wrong BITINFER_ISA speaks here, as UnsupportedIsaError
     if isinstance(source, GgufSource):
         settle_layout(source, plan, i2s_layout)
+    elif i2s_layout is not None:
+        raise ValueError(f"i2s_layout: expected none, as {folder} is no GGUF file")
     if packing == "auto":
         tuned = tuning.find(plan.spec, tuning.model_key(plan.spec))
         packing = (

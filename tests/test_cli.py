@@ -141,7 +141,7 @@ def test_a_model_made_ternary_comes_with_a_warning(tmp_path) -> None:
     assert_one_line_error(run_inside("convert", source, target), "dense", "--ternarize absmean")
     done = run_inside("convert", source, target, "--ternarize", "absmean")
     assert done.returncode == 0
-    assert done.stderr.startswith("warning: these weights were not trained to be ternary")
+    assert done.stderr.startswith("warning: if these are not the masters of a ternary")
 
 
 def test_export_says_what_it_wrote_and_for_whom(tmp_path) -> None:

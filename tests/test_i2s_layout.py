@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from checkpoints import TINY, make_tensors
+from checkpoints import TINY, make_tensors, tiny_checkpoint
 from gguf_files import gguf_bytes
 from gguf_models import (
     WIDE,
@@ -84,6 +84,8 @@ def test_a_file_that_is_known_by_its_hash_is_not_probed(tmp_path, monkeypatch):
 def test_a_wrong_layout_is_misuse(tmp_path):
     with pytest.raises(ValueError, match="expected 128, 64, 4row, got '32'"):
         convert(random_file(tmp_path / "a.gguf"), tmp_path / "packed", i2s_layout="32")
+    with pytest.raises(ValueError, match=r"expected none, as .* is no GGUF file"):
+        convert(tiny_checkpoint(tmp_path / "hf"), tmp_path / "packed", i2s_layout="64")
     file = random_file(tmp_path / "b.gguf", kind="TQ2_0")
     with pytest.raises(ValueError, match=r"expected none, as .* has no I2_S tensors"):
         convert(file, tmp_path / "packed", i2s_layout="64")

@@ -138,3 +138,10 @@ def test_packed_weights_that_nothing_declares_are_refused(tmp_path):
     message = refusal(tmp_path, DENSE, make_tensors(LLAMA)[0])
     assert message.startswith("config.json: quantization_config: expected one with quant_method")
     assert message.endswith("take config.json from the same source")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_weights_that_are_ternary_are_not_made_so_again(tmp_path, layout):
+    folder = write_checkpoint(tmp_path / "hf", TRILM, scaled_tensors(TRILM, layout))
+    with pytest.raises(BitinferError, match=r"hf: expected full-precision .* convert it without$"):
+        convert(folder, tmp_path / "packed", ternarize="absmean")

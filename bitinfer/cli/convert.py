@@ -15,8 +15,8 @@ from bitinfer.cli.bytes_bar import bytes_bar
 from bitinfer.cli.notes import echo_notes
 
 _LOSS = (
-    "warning: these weights were not trained to be ternary: expect text of far lower quality than"
-    " the original's"
+    "warning: if these are not the masters of a ternary model, expect text of far lower quality"
+    " than the original's"
 )
 
 

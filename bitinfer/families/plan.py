@@ -11,7 +11,7 @@ from bitinfer.errors import ConfigError
 from bitinfer.families.binary import traits as binary_traits
 from bitinfer.families.bitlinear import Dialect, check_bits, read_dialect
 from bitinfer.families.names import FIRST_PROJECTION_NORM, canonical_names, is_gain
-from bitinfer.families.scaled import FLOAT_LEVELS, scale_layout, without_zeros
+from bitinfer.families.scaled import FLOAT_LEVELS, is_scaled, scale_layout, without_zeros
 from bitinfer.families.spec import EMBEDDING, HEAD, float_shapes, make_spec, ternary_shapes
 from bitinfer.families.stored import (
     FLOAT_DTYPES,
@@ -21,6 +21,11 @@ from bitinfer.families.stored import (
     refuse_other_kinds,
 )
 from bitinfer.formats.source import TRITS, TensorSource
+
+_NOT_DENSE = (
+    "expected full-precision weights, which ternarize is for, got those of a ternary model:"
+    " convert it without"
+)
 
 
 @dataclass(frozen=True)
@@ -158,6 +163,9 @@ def make_plan(
         frozenset(filter(is_gain, floats) if family.unit_offset else ()),
         dialect.binary_groups is not None or source.is_binary,
     )
+    matrices = [(w.stored, w.n, w.k) for w in plan.ternary]
+    if ternarize is not None and is_scaled(source, matrices):
+        raise ConfigError(f"{source.path}: {_NOT_DENSE}")
     return _with_found_scales(plan, config, source) if dialect.scaled else plan
 
 
@@ -208,10 +216,7 @@ def _declared_dialect(
     if ternarize is None and not (masters and declared is None):
         return read_dialect(declared, modules, "config.json")
     if ternarize is not None and (masters or declared is not None):
-        raise ConfigError(
-            "config.json: expected full-precision weights, which ternarize is for, got those of a"
-            " ternary model: convert it without"
-        )
+        raise ConfigError(f"config.json: {_NOT_DENSE}")
     check_bits(config.weight_bits, config.input_bits, "config.json")
     return Dialect(online=True, divides=False)
 

@@ -58,6 +58,11 @@ def scale_layout(source: TensorSource, matrices: Sequence[Stored]) -> Mapping[st
     raise _dense(source, odd)
 
 
+def is_scaled(source: TensorSource, matrices: Sequence[Stored]) -> bool:
+    """Whether all ``matrices`` are ternary by some layout of scales; reads as ``scale_layout``."""
+    return any(all(_fits(source, stored, each) for stored in matrices) for each in _LAYOUTS)
+
+
 def without_zeros(source: TensorSource, matrices: Sequence[Stored]) -> bool:
     """Whether no weight of ``matrices`` is 0; reads up to the first that is."""
     names = (name for name, _, _ in matrices)
