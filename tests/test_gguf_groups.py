@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from checkpoints import LLAMA, TINY, make_tensors
+from checkpoints import LLAMA, QWEN3, TINY, make_tensors, write_checkpoint
 from gguf_files import BLOCKS, TYPE_NUMBERS, encode_blocks, encode_rows, gguf_bytes
 from gguf_models import WIDE, config_keys, gguf_name, model_tensors, permuted
 
@@ -116,6 +116,19 @@ def test_a_file_with_scales_of_groups_runs_as_what_is_made_of_it(tmp_path, kind)
     values = embedding.trits * embedding.scales.repeat(embedding.group, axis=1)
     stored = PackedFile(packed / PACKED_NAME).tensor("model.embed_tokens.weight")[0]
     assert np.array_equal(stored.view(np.float32), values.ravel())
+
+
+@pytest.mark.parametrize("kind", ["Q1_0", "Q2_0_64", "Q2_0_128"])
+def test_bonsai_has_the_same_bits_as_gguf_and_as_floats(tmp_path, kind):
+    config = {key: value for key, value in QWEN3.items() if key != "quantization_config"} | SMALL
+    trits, scales = grouped_model(tmp_path / "model.gguf", kind, config=config, arch="qwen3")
+    stored, _ = make_tensors(config)
+    floats = {name: values for name, values in stored.items() if not name.endswith("_scale")}
+    for module, t in trits.items():
+        floats[f"{module}.weight"] = t * scales[module].repeat(BLOCKS[kind][0], axis=1)
+    folder = write_checkpoint(tmp_path / "hf", config, floats)
+    logits = Engine.load(folder, num_threads=1).logits(IDS)
+    assert np.array_equal(Engine.load(tmp_path / "model.gguf", num_threads=1).logits(IDS), logits)
 
 
 def test_groups_of_two_sizes_are_refused(tmp_path):
