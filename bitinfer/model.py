@@ -325,9 +325,11 @@ class Model:
         """
         _ = self.engine  # a closed model starts no process
         if self.chat_template is None:
+            embeds = self.pooling.trained
+            use = "an embedding model, use embed" if embeds else "a base model, use generate"
             raise TokenizerError(
-                f"chat template: none in {self.path}: this is a base model, use generate, "
-                "or put a chat_template.jinja there"
+                f"chat template: none in {self.path}: this is {use}, or put a chat_template.jinja"
+                " there"
             )
         tokenizer = self.tokenizer
         rendered = self.chat_template.render(

@@ -64,6 +64,7 @@ def test_show_tells_what_is_known_of_a_model_that_is_not_here(hub):
     assert "microsoft/bitnet-b1.58-2B-4T" in text
     assert "not on this disk" in text
     assert "memory      745.1 MB" in text
+    assert "licence     mit" in text
     names = run_inside("list", "--known").stdout
     assert all(len(line) <= 80 for line in names.splitlines())
     assert "2b4t" in json.loads(run_inside("list", "--known", "--json").stdout)

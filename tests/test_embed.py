@@ -11,7 +11,7 @@ import pytest
 from embedding_models import BOS, EOS, sentence_transformers_files, write_encoder
 
 from bitinfer.convert import convert
-from bitinfer.errors import ContextLengthError, PromptError
+from bitinfer.errors import ContextLengthError, PromptError, TokenizerError
 from bitinfer.model import Model
 
 TEXTS = ["A cat sat.", "The dog ran away from the big bear.", "sun", "A cat sat."]
@@ -78,6 +78,11 @@ def test_a_decoder_that_was_not_trained_for_it_is_warned_of(model: Model) -> Non
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.embed(TEXTS)
+
+
+def test_an_embedding_model_that_is_asked_to_chat_says_what_it_is_for(model: Model) -> None:
+    with pytest.raises(TokenizerError, match="this is an embedding model, use embed, or put a"):
+        model.chat([{"role": "user", "content": "Hi"}])
 
 
 def test_no_texts_give_no_vectors_and_one_text_is_no_list(model: Model) -> None:

@@ -64,6 +64,14 @@ def test_known_models_have_the_sizes_that_are_on_record():
     # 2-bit weights and bf16 for the rest.
     assert known["2b4t"].download_bytes == 521_011_200 + 2 * (2_412_820_480 - 2_084_044_800)
     assert known["falcon3-3b"].memory_bytes is None
+    for short, layers, hidden, inner in (
+        ("bitnet-large", 24, 1536, 4096),
+        ("bitnet-xl", 24, 2048, 5460),
+        ("bitnet-3b", 26, 3200, 8640),
+    ):
+        weights = layers * (4 * hidden * hidden + 3 * hidden * inner)
+        assert known[short].ternary_weights == weights
+        assert known[short].download_bytes is None
     for short, model in known.items():
         assert parse_name(short) == parse_name(model.repo), short
 

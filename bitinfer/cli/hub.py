@@ -184,8 +184,9 @@ def _list_known(as_json: bool) -> None:
     _print(rows, left=["name", "model"], drop=["download"])
 
 
-def _known_facts(known: KnownModel) -> dict[str, int | None]:
+def _known_facts(known: KnownModel) -> dict[str, int | str | None]:
     return {
+        "licence": known.licence,
         "parameters": known.parameters,
         "download_bytes": known.download_bytes,
         "memory_bytes": known.memory_bytes,

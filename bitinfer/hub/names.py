@@ -44,7 +44,9 @@ class KnownModel:
 
     Attributes:
         repo: ``owner/name``.
-        stored: How the hub has its weights: ``packed`` (2 bits) or ``bf16``.
+        stored: How the hub has its weights: ``packed`` (2 bits), ``bf16``, or ``masters`` in floats
+            of a width that is not known.
+        licence: As its page names it.
         parameters: All of them.
         ternary_weights: How many of them are ternary.
         vocab_size: Tokens.
@@ -53,6 +55,7 @@ class KnownModel:
 
     repo: str
     stored: str
+    licence: str | None = None
     parameters: int | None = None
     ternary_weights: int | None = None
     vocab_size: int | None = None
