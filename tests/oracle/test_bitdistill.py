@@ -14,7 +14,7 @@ from comparisons import assert_like_fp32, distances
 from conftest import comparable_engine
 from random_models import random_text
 from safetensors.torch import load_file, save_file
-from test_checkpoints import SHAPE, write_with_transformers
+from test_checkpoints import DIALECTS, SHAPE, write_with_transformers
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 from transformers_oracle import Oracle
 
@@ -29,7 +29,7 @@ PLACES = (("self_attn", "o_proj"), ("mlp", "down_proj"))
 
 def write_student(folder: Path, dialect: str, spelling: tuple[str, str], seed: int) -> Path:
     """A random Qwen3 checkpoint with sub-norms of random gains."""
-    write_with_transformers(folder, "qwen3", dialect, torch.float32, seed)
+    write_with_transformers(folder, "qwen3", DIALECTS[dialect], torch.float32, seed)
     path = folder / "model.safetensors"
     tensors = load_file(path)
     widths = (
