@@ -149,7 +149,9 @@ def test_each_write_of_anybody_is_told_and_the_end_of_the_server_ends_it(model, 
         server.connect() as sock,
         sock.makefile("rb") as stream,
     ):
-        sock.sendall(b"GET /history/events HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        sock.sendall(
+            b"GET /history/events HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+        )
         assert next_event(stream) == b"open"
         number = talk(other, "From the command line")
         assert next_event(stream) == b"changed"
