@@ -13,23 +13,12 @@ from comparisons import assert_argmax_like_fp32, assert_like_fp32, distances
 from conftest import comparable_engine
 from random_models import random_text
 from safetensors.torch import save_file
+from test_checkpoints import SHAPE
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from bitinfer.convert import convert
 from bitinfer.engine import Engine
 
-SHAPE = {
-    "hidden_size": 96,
-    "intermediate_size": 160,
-    "num_hidden_layers": 3,
-    "vocab_size": 150,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "initializer_range": 0.5,
-}
 EPS = 1e-5
 
 
