@@ -32,6 +32,7 @@ PERMUTED = {**LLAMA, **WIDE}
         ("bitnet", {"rope.scaling.type": (8, "longrope")}, "rope_type: expected one of"),
         ("bitnet", {"hidden_activation": (8, "gelu")}, "hidden_act: expected .* got 'gelu'"),
         ("bitnet", {"feed_forward_length": (U32, 256)}, "blk.0.ffn_sub_norm.weight: expected"),
+        ("bitnet", {"vocab_size": (U32, 51)}, "vocab_size: expected at most 50, the rows of tok"),
         ("bitnet", {"block_count": (U32, 3)}, "missing: blk.2.attn_norm.weight"),
         ("bitnet", {"block_count": (U32, 1)}, "does not call for are there: blk.1"),
     ],

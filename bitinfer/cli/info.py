@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -55,6 +56,8 @@ def model_facts(model: Model) -> dict[str, Any]:
         "vocab_size": spec["vocab_size"],
         "context_length": model.context_length,
         "packing": engine.packing,
+        "weight_scales": _weight_scales(spec),
+        "activations": "15 bits" if spec["activation_levels"] > 128 else "8 bits",
         "head": engine.head,
         "kv_cache": engine.kv_cache,
         "file_bytes": file_bytes(model.path),
@@ -62,6 +65,14 @@ def model_facts(model: Model) -> dict[str, Any]:
         "chat_template": model.has_chat_template,
         "notes": [*packed_notes(model.path), *engine.notes],
     }
+
+
+def _weight_scales(spec: Mapping[str, Any]) -> str:
+    if spec["scale_group_size"]:
+        return f"one for each row and {spec['scale_group_size']} columns"
+    if spec["scale_group_count"]:
+        return f"one for each row and 1/{spec['scale_group_count']} of the columns"
+    return "one for each matrix"
 
 
 def machine_facts() -> dict[str, Any]:

@@ -153,9 +153,17 @@ def _check_keys(where: str, name: str, keys: Mapping[str, Any]) -> None:
 
 
 def _vocab_size(file: GgufFile, keys: Mapping[str, Any]) -> Any:
-    """Rows of the embedding, which ``vocab_size`` may state as well."""
-    embedding = file.tensors.get(GGUF_EMBEDDING)
-    return keys.get("vocab_size") if embedding is None else embedding.shape[0]
+    """Rows of the embedding, of which ``vocab_size`` may state as many or fewer."""
+    embedding, stated = file.tensors.get(GGUF_EMBEDDING), keys.get("vocab_size")
+    if embedding is None:
+        return stated
+    rows = embedding.shape[0]
+    if type(stated) is int and stated > rows:
+        raise ConfigError(
+            f"{file.path}: vocab_size: expected at most {rows}, the rows of {GGUF_EMBEDDING}, got"
+            f" {stated}: the file is damaged, download it again"
+        )
+    return rows
 
 
 def _check_head_dim(
