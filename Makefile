@@ -83,7 +83,7 @@ build/cpp-%: FORCE | .venv/.tools
 	  cmake -S . -B $@ -DBITINFER_PYTHON=OFF -DBITINFER_TESTS=ON -DBITINFER_WERROR=ON \
 	    -DBITINFER_SANITIZE=$* -DCMAKE_CXX_FLAGS_RELEASE=-O1 && \
 	  cmake --build $@ -j 2 --target $(CPP_TESTS)'
-	@PATH="$$PWD/$(BIN):$$PATH"; cd $@ && ctest --output-on-failure -R "$$(echo $(CPP_TESTS) | tr " " "|")"
+	@PATH="$$PWD/$(BIN):$$PATH"; cd $@ && ctest -j 2 --output-on-failure -R "$$(echo $(CPP_TESTS) | tr " " "|")"
 FORCE:
 
 emulate: .venv/.tools

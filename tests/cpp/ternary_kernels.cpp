@@ -24,10 +24,9 @@ std::vector<int64_t> lengths(int64_t block_k) {
   std::vector<int64_t> all;
   for (int64_t k = 1; k <= 2 * block_k + 1; k += quick && k > 9 && k < block_k - 9 ? 7 : 1)
     all.push_back(k);
-  for (const int64_t k : {241, 509, 640, 1021, 2560}) all.push_back(k);
-  all.push_back(5460);
-  for (const int64_t k : {2053, 3200, 6911, 6912, 8640}) {
-    if (!quick || k == 3200 || k == 6912) all.push_back(k);
+  for (const int64_t k : {241, 509, 640, 2560, 6912}) all.push_back(k);
+  for (const int64_t k : {1021, 2053, 3200, 5460, 6911, 8640}) {
+    if (!quick) all.push_back(k);
   }
   return all;
 }
