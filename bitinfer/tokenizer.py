@@ -63,16 +63,16 @@ class Tokenizer:
         backend.no_padding()
         self._backend = backend
         self._lock = threading.Lock()  # the backend may not be changed while in use
-        vocab = backend.get_vocab(with_added_tokens=True)
-        if not vocab:
+        if not backend.get_vocab_size(with_added_tokens=True):
             raise TokenizerError(f"{where}: expected a vocabulary, got none: download it again")
-        self.vocab_size = max(vocab.values()) + 1
+        self.vocab_size = _largest_id(backend) + 1
 
-        named_bos = vocab.get(token_text(settings.get("bos_token")))
-        named_eos = vocab.get(token_text(settings.get("eos_token")))
+        named_bos = backend.token_to_id(token_text(settings.get("bos_token")))
+        named_eos = backend.token_to_id(token_text(settings.get("eos_token")))
         self.bos_token_id = bos_token_id if named_bos is None else named_bos
         ends = {*eos_token_ids, *([] if named_eos is None else [named_eos])}
-        ends |= {vocab[name] for name in END_OF_TURN if name in vocab and name in template}
+        turns = (backend.token_to_id(name) for name in END_OF_TURN if name in template)
+        ends |= {token_id for token_id in turns if token_id is not None}
         self.eos_token_ids: tuple[int, ...] = tuple(sorted(ends))
 
         self._mark_as_control({*listed_ids(self.bos_token_id), *ends})
@@ -300,3 +300,15 @@ class Tokenizer:
         for token in tokens:
             token.special = True
         self._backend.add_special_tokens(tokens)
+
+
+def _largest_id(backend: _Backend) -> int:
+    """The largest token id; to make a dict of 128,000 tokens for it would take 0.2 s."""
+    added = max(backend.get_added_tokens_decoder(), default=-1)
+    base = backend.get_vocab_size(with_added_tokens=False)
+    if base == 0:
+        return added
+    follows = base > added and backend.id_to_token(base) is not None
+    if backend.id_to_token(base - 1) is None or follows:  # ids with gaps
+        return max(backend.get_vocab(with_added_tokens=True).values())
+    return max(base - 1, added)

@@ -8,7 +8,7 @@ import shutil
 import pytest
 from hypothesis import given, strategies as st
 from tiny_tokenizers import BYTE_LEVEL, TEXTS, both
-from tokenizers import AddedToken, Tokenizer as Backend
+from tokenizers import AddedToken, Tokenizer as Backend, models
 
 import bitinfer
 from bitinfer.errors import TokenizerError
@@ -138,3 +138,12 @@ def copied(folder, **configs):
     for name, content in configs.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
     return folder
+
+
+@pytest.mark.parametrize(
+    ("ids", "added", "size"), [((0, 1, 2), 0, 3), ((0, 1, 2), 2, 5), ((0, 2, 3), 0, 4)]
+)
+def test_vocab_size_is_the_largest_id_and_one(ids, added, size):
+    backend = Backend(models.BPE(vocab=dict(zip("abc", ids, strict=True)), merges=[]))
+    backend.add_tokens([f"<{i}>" for i in range(added)])
+    assert Tokenizer(backend).vocab_size == size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from types import TracebackType
@@ -97,6 +96,8 @@ class TextStream(Iterator[str], AsyncIterator[str]):
         return self
 
     async def __anext__(self) -> str:
+        import asyncio  # it takes as long to import as all of bitinfer's own
+
         loop = asyncio.get_running_loop()
         try:
             piece = await loop.run_in_executor(None, next, self, "")
@@ -115,6 +116,8 @@ class TextStream(Iterator[str], AsyncIterator[str]):
                 self._free()
 
         self._closing.set()
+        import asyncio
+
         await asyncio.get_running_loop().run_in_executor(None, wait)
 
     def __enter__(self) -> TextStream:
