@@ -20,7 +20,8 @@ from tokenizers import AddedToken, Tokenizer
 
 from bitinfer.errors import TokenizerError
 from bitinfer.formats.gguf_tokenizer import tokenizer_from_gguf
-from bitinfer.json_file import impostor, read_json_object, shown
+from bitinfer.formats.vocabulary_file import read_vocabulary
+from bitinfer.json_file import read_json_object, shown
 
 _MAX_BYTES = 64 << 20
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
@@ -39,25 +40,12 @@ def read_sentence_piece(path: Path) -> Tokenizer:
             before it is split; added tokens do not follow the others.
     """
     where = f"{path.name} in {path.parent}"
-    metadata = _metadata(_content(path, where), where)
+    metadata = _metadata(read_vocabulary(path, _MAX_BYTES, "SentencePiece's model", where), where)
     backend = tokenizer_from_gguf(metadata, where).backend
     added = path.with_name("added_tokens.json")
     if added.exists():
         _add(backend, read_json_object(added, TokenizerError), f"{added.name} in {path.parent}")
     return backend
-
-
-def _content(path: Path, where: str) -> bytes:
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
-    except OSError as cause:
-        raise TokenizerError(f"{where}: cannot be read: {cause.strerror}") from None
-    if len(content) > _MAX_BYTES:
-        raise TokenizerError(f"{where}: expected at most {_MAX_BYTES} bytes, got more")
-    if (found := impostor(content[:64])) is not None:
-        raise TokenizerError(f"{where}: expected SentencePiece's model, got {found[0]}: {found[1]}")
-    return content
 
 
 def _metadata(content: bytes, where: str) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from bitinfer.formats.byte_level import (
     merges_by_rank,
     put_bos_first,
 )
-from bitinfer.json_file import impostor, shown
+from bitinfer.formats.vocabulary_file import read_vocabulary
+from bitinfer.json_file import shown
 
 _MAX_BYTES = 4 << 20  # Llama 3's file has 2.2 MB
 _LLAMA3_RANKS = 128000
@@ -72,15 +73,7 @@ def read_ranks(path: Path) -> list[bytes]:
         TokenizerError: the file is missing, unreadable, too large, or a line is not as it must be.
     """
     where = _where(path)
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
-    except OSError as cause:
-        raise TokenizerError(f"{where}: cannot be read: {cause.strerror}") from None
-    if len(data) > _MAX_BYTES:
-        raise TokenizerError(f"{where}: expected at most {_MAX_BYTES} bytes of ranks, got more")
-    if (found := impostor(data[:64])) is not None:
-        raise TokenizerError(f"{where}: expected tiktoken ranks, got {found[0]}: {found[1]}")
+    data = read_vocabulary(path, _MAX_BYTES, "tiktoken ranks", where)
     if not data.isascii():
         raise TokenizerError(
             f"{where}: expected tiktoken ranks, got bytes that are no text: "
