@@ -31,19 +31,12 @@ def assert_like_fp32(ours: list[NDArray[np.float64]], theirs: list[NDArray[np.fl
 def assert_argmax_like_fp32(
     ours: list[NDArray[Any]], theirs: list[NDArray[Any]], exact: list[NDArray[np.float64]]
 ) -> None:
-    """The likeliest token is fp64's as often as it is in torch's fp32, within 1 % of positions.
-
-    Positions where only one of the two is right are chance where the two are alike, so that the
-    difference of their counts has a standard deviation of the root of their sum; two of them are
-    granted on top.
-    """
+    """The likeliest token is fp64's as often as it is in torch's fp32, within 1 % of positions."""
     a, b, best = (
         np.concatenate([rows.argmax(1) for rows in part]) for part in (ours, theirs, exact)
     )
     assert len(best) >= 500
-    only_ours, only_theirs = np.sum((a == best) & (b != best)), np.sum((a != best) & (b == best))
-    chance = 2 * np.sqrt(only_ours + only_theirs)
-    assert only_theirs - only_ours <= 0.01 * len(best) + chance
+    assert np.mean(a == best) >= np.mean(b == best) - 0.01
 
 
 def assert_close_rows(ours: NDArray[Any], theirs: NDArray[Any], name: str) -> None:
