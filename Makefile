@@ -94,7 +94,7 @@ emulate: .venv/.tools
 	@PATH="$$PWD/$(BIN):$$PATH" bash tests/cpp/run_emulated.sh
 
 wheel: .venv/.extra-dev
-	$(RUN) "building a wheel" $(PY) -m build --wheel
+	$(RUN) "building a wheel" $(PY) -m build --wheel --no-isolation
 	@ls dist/*.whl
 
 clean:
