@@ -87,16 +87,20 @@ def project_flags(row: str) -> list[str]:
 
 def disassemble(target: Target, row: str, folder: Path) -> str:
     compiler, objdump = tools(target)
-    library = folder / f"{row}.so"
+    launcher = os.environ.get("CMAKE_CXX_COMPILER_LAUNCHER", "").split()
+    compiled, library = folder / f"{row}.o", folder / f"{row}.so"
     leave_open = (
         ["-undefined", "dynamic_lookup"]
         if sys.platform == "darwin"
         else ["-Wl,--unresolved-symbols=ignore-all"]
     )
     source = ROOT / "csrc" / "kernels" / row / "kernels.cpp"
-    command = [compiler, *project_flags(row), "-shared", *leave_open, "-o", library, source]
-    built = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert built.returncode == 0, built.stderr[-2000:]
+    for command in (
+        [*launcher, compiler, *project_flags(row), "-c", "-o", compiled, source],
+        [compiler, "-shared", *leave_open, "-o", library, compiled],
+    ):
+        built = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert built.returncode == 0, built.stderr[-2000:]
     listing = subprocess.run(
         [objdump, "-d", "--no-show-raw-insn", library], capture_output=True, text=True, check=True
     )
