@@ -80,19 +80,30 @@ def test_hosts_and_origins_can_be_allowed(locked):
     assert locked.ask("GET", "/v1/models", **given)[0] == 200
 
 
-@pytest.mark.parametrize(("page", "status"), [("pages", 200), ("evil", 400)])
-def test_only_allowed_pages_are_told_that_they_may_ask(locked, page, status):
+PREFLIGHTS = [
+    ("pages", "POST", CHAT, 200),
+    ("pages", "PATCH", "/history/1", 200),
+    ("pages", "DELETE", "/history/1", 200),
+    ("pages", "TRACE", "/history/1", 400),
+    ("evil", "POST", CHAT, 400),
+    ("evil", "DELETE", "/history/1", 400),
+]
+
+
+@pytest.mark.parametrize(("page", "method", "path", "status"), PREFLIGHTS)
+def test_only_allowed_pages_are_told_that_they_may_ask(locked, page, method, path, status):
     with locked.connect() as sock:
         sock.sendall(
-            b"OPTIONS /v1/chat/completions HTTP/1.0\r\nhost: localhost\r\n"
-            + f"origin: http://{page}.example\r\n".encode()
-            + b"access-control-request-method: POST\r\n"
-            b"access-control-request-headers: authorization, content-type\r\n\r\n"
+            f"OPTIONS {path} HTTP/1.0\r\nhost: localhost\r\n"
+            f"origin: http://{page}.example\r\n"
+            f"access-control-request-method: {method}\r\n"
+            "access-control-request-headers: authorization, content-type, x-stainless-os\r\n\r\n"
+            "".encode()
         )
         head = sock.makefile("rb").read().decode().lower()
     assert int(head.split()[1]) == status
     allowed = "access-control-allow-origin: http://pages.example" in head
-    assert allowed == (status == 200)
+    assert allowed == (page == "pages")
 
 
 @pytest.mark.parametrize(

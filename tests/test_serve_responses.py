@@ -7,6 +7,7 @@ import json
 import jsonschema
 import openai
 import pytest
+from scripted_backend import ScriptedBackend
 from served import NAME, QUESTION, model_with_template, running
 
 from bitinfer.model import Model
@@ -74,7 +75,18 @@ def test_a_schema_is_kept(respond):
     [
         ({"input": None}, "input"),
         ({"input": []}, "input"),
-        ({"tools": [{"type": "web_search"}]}, "tools"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        (
+            {"tools": [{"type": "function", "name": "f"}], "tool_choice": "required", "input": []},
+            "input",
+        ),
+        ({"tool_choice": {"type": "function", "name": "g"}}, "tool_choice"),
+        (
+            {"input": [{"type": "function_call", "name": "f", "arguments": "{}"}]},
+            "input[0].call_id",
+        ),
+        ({"input": [{"type": "function_call_output", "call_id": "1"}]}, "input[0].output"),
+        ({"input": [{"content": "Hi"}]}, "input[0].role"),
         ({"previous_response_id": "resp_1"}, "previous_response_id"),
         ({"temperature": 1000}, "temperature"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, None),
@@ -84,6 +96,92 @@ def test_what_is_not_about_text_is_refused(respond, options, param):
     with pytest.raises(openai.BadRequestError) as caught:
         respond(extra_body=options)
     assert caught.value.param == param or param is None
+
+
+TOOL = {
+    "type": "function",
+    "name": "weather",
+    "description": "The weather in a city.",
+    "parameters": {
+        "type": "object",
+        "properties": {"city": {"enum": ["Paris", "Rome"]}},
+        "required": ["city"],
+        "additionalProperties": False,
+    },
+    "strict": True,
+}
+THOUGHT, SAID = "They mean Rome, or do they?", "I look."
+CALL = '<tool_call>{"name": "weather", "arguments": {"city": "Rome"}}</tool_call>'
+SCRIPT = f"<think>\n{THOUGHT}\n</think>\n\n{SAID}\n{CALL}"
+
+
+@pytest.fixture
+def scripted(model):
+    """A client of a server that says `SCRIPT`, and what the server was asked."""
+    backend = ScriptedBackend()
+    backend.script += [SCRIPT] * 2
+    with running(model, backend=backend) as server, server.client() as client:
+        yield client, backend.jobs
+
+
+def test_a_forced_call_comes_whole_and_in_pieces_as_the_client_types_it(respond):
+    options = {"tools": [TOOL], "tool_choice": {"type": "function", "name": "weather"}}
+    whole = respond(**options)
+    (call,) = whole.output
+    assert (call.type, call.name, call.status) == ("function_call", "weather", "completed")
+    assert json.loads(call.arguments)["city"] in ("Paris", "Rome")
+    events = list(respond(**options, stream=True))
+    deltas = [e.delta for e in events if e.type == "response.function_call_arguments.delta"]
+    assert "".join(deltas) == call.arguments
+    (streamed,) = events[-1].response.output
+    assert (streamed.name, streamed.arguments) == (call.name, call.arguments)
+    assert whole.tools[0].name == "weather"
+
+
+def test_thinking_text_and_calls_are_items_in_their_order(scripted):
+    client, _ = scripted
+    given = {"model": NAME, "input": ASKED, "tools": [TOOL]}
+    whole = client.responses.create(**given)
+    thought, said, call = whole.output
+    assert [part.text for part in thought.content] == [THOUGHT]
+    assert (said.content[0].text, whole.output_text) == (SAID, SAID)
+    assert (call.name, json.loads(call.arguments)) == ("weather", {"city": "Rome"})
+    tokens = -(-(SCRIPT.index("</think>") + len("</think>")) // 7)  # 7 characters make one here
+    assert whole.usage.output_tokens_details.reasoning_tokens == tokens
+    with client.responses.stream(**given) as stream:  # puts the items together by itself
+        events = list(stream)
+    thinking = [e.delta for e in events if e.type == "response.reasoning_text.delta"]
+    assert len(thinking) > 2
+    assert "".join(thinking) == THOUGHT
+    final = stream.get_final_response()
+    assert [item.type for item in final.output] == ["reasoning", "message", "function_call"]
+    assert final.output_text == SAID
+    assert final.output[2].arguments == call.arguments
+    assert final.usage == whole.usage
+    done = [e.item.id for e in events if e.type == "response.output_item.done"]
+    assert done == [item.id for item in events[-1].response.output]
+
+
+def test_what_a_function_returned_goes_on_from_the_earlier_output(scripted, model):
+    client, jobs = scripted
+    first = client.responses.create(model=NAME, input=ASKED, tools=[TOOL])
+    result = {
+        "type": "function_call_output",
+        "call_id": first.output[2].call_id,
+        "output": "Rain.",
+    }
+    history = [*QUESTION, *(item.to_dict() for item in first.output), result]
+    client.responses.create(model=NAME, input=history, tools=[TOOL])
+    text = model.tokenizer.decode(jobs[1].prompt_ids, skip_special_tokens=False)
+    assert text.endswith(f"<|assistant|>{SAID}weather(Rome)<|user|>Rain.<|assistant|>")
+
+
+@pytest.mark.parametrize(("effort", "opened"), [("none", False), ("high", True)])
+def test_effort_switches_thinking_where_the_template_knows_of_it(scripted, model, effort, opened):
+    client, jobs = scripted
+    client.responses.create(model=NAME, input=ASKED, reasoning={"effort": effort})
+    text = model.tokenizer.decode(jobs[0].prompt_ids, skip_special_tokens=False)
+    assert text.rstrip().endswith("<think>") == opened
 
 
 def test_the_document_describes_every_route_and_fits_real_requests(served):

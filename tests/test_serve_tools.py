@@ -51,7 +51,9 @@ def test_calls_are_found_wherever_the_pieces_are_cut(form, text, content, calls)
 
 def test_a_whole_message_is_made_of_the_same_parts():
     reply = ChatReply(tools=TAGGED)
-    message = reply.message(f"<think>Hm.</think>\n\nYes.<tool_call>{CALL}</tool_call>")
+    reply.add(f"<think>Hm.</think>\n\nYes.<tool_call>{CALL}</tool_call>")
+    reply.finish()
+    message = reply.message
     assert message["reasoning_content"] == "Hm."
     assert message["content"] == "Yes."
     assert [call["function"]["name"] for call in message["tool_calls"]] == ["f"]

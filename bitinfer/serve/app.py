@@ -21,7 +21,8 @@ from bitinfer.serve.embeddings import EmbeddingsRequest, embeddings
 from bitinfer.serve.guard import Access, Guard, error_response
 from bitinfer.serve.openapi import documented, openapi
 from bitinfer.serve.problems import ApiError, api_error
-from bitinfer.serve.responses import ResponsesRequest, responses
+from bitinfer.serve.response_request import ResponsesRequest
+from bitinfer.serve.responses import responses
 from bitinfer.serve.service import Service
 
 _POSTS: dict[str, tuple[Callable[[Request], Awaitable[Response]], type]] = {
@@ -73,8 +74,9 @@ def make_app(service: Service, access: Access) -> ASGIApp:
         app = CORSMiddleware(  # before the guard, for a browser asks first without the key
             app,
             allow_origins=list(access.origins),
-            allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type"],
+            allow_methods=sorted({method for route in _ROUTES for method in route.methods or ()}),
+            allow_headers=["*"],  # OpenAI's client in a browser sends many of its own
+            expose_headers=["retry-after", "x-request-id"],
         )
     return app
 

@@ -98,18 +98,18 @@ class ChatAnswer:
                 yield Part(number, reply.finish(), records, True)
                 continue
             records += delta.logprobs
-            if deltas := reply.add(delta.text) if delta.text else []:
+            if deltas := reply.add(delta.text, len(delta.token_ids)):
                 waiting[number] = []
                 yield Part(number, deltas, records, False)
 
     async def wait(self) -> None:
         """Until all is there."""
-        async for _ in self.service.deltas(self._streams):
+        async for _ in self.parts():
             continue
 
     def message(self, number: int) -> dict[str, Any]:
-        """A whole reply, after `wait`."""
-        return self._replies[number].message(self.completions[number].text)
+        """A whole reply, once all is there."""
+        return self._replies[number].message
 
     def finish_reason(self, number: int) -> str:
         """Why a reply ended, once its message or last part is there."""
@@ -120,6 +120,15 @@ class ChatAnswer:
     def completions(self) -> list[Completion]:
         """What was generated, once all is there."""
         return [stream.completion for stream in self._streams]
+
+    @property
+    def usage(self) -> dict[str, Any]:
+        """OpenAI's count of tokens, once all is there."""
+        thought = sum(reply.thinking_tokens for reply in self._replies)
+        return {
+            **usage(self.completions),
+            "completion_tokens_details": {"reasoning_tokens": thought},
+        }
 
     @property
     def count(self) -> int:
@@ -156,8 +165,7 @@ def _whole(answer: ChatAnswer, head: dict[str, Any]) -> dict[str, Any]:
         }
         for number in range(answer.count)
     ]
-    counted = usage(answer.completions)
-    return {**head, "object": "chat.completion", "choices": choices, "usage": counted}
+    return {**head, "object": "chat.completion", "choices": choices, "usage": answer.usage}
 
 
 async def _chunks(
@@ -183,7 +191,7 @@ async def _chunks(
                 reason = answer.finish_reason(part.number)
                 yield chunk(part.number, {}, logprobs=logprobs, finish_reason=reason)
         if with_usage:
-            yield event({**head, "choices": [], "usage": usage(answer.completions)})
+            yield event({**head, "choices": [], "usage": answer.usage})
     except Exception as cause:  # the status has been sent
         yield event(api_error(cause).body)
     yield DONE

@@ -14,6 +14,7 @@ class ChatReply:
 
     Attributes:
         called: Whether the model called a tool.
+        thinking_tokens: Tokens up to the end of the think-block, if there is one.
     """
 
     def __init__(
@@ -27,31 +28,43 @@ class ChatReply:
             tools: How calls are written, if there may be any.
         """
         self.called = False
+        self.thinking_tokens = 0
+        self._tokens = 0
         self._calls = 0
+        self._given: list[dict[str, Any]] = []
         self._splitter = None if plain else ThinkingSplitter(opened)
         self._parser = None if tools is None else ToolCallParser(tools)
 
-    def add(self, piece: str) -> list[dict[str, Any]]:
-        """Take a piece; return the deltas that are certain."""
-        parts = [Part(False, piece)] if self._splitter is None else self._splitter.add(piece)
+    def add(self, piece: str, tokens: int = 1) -> list[dict[str, Any]]:
+        """Take a piece, which ``tokens`` brought; return the deltas that are certain."""
+        self._tokens += tokens
+        if self._splitter is None:
+            return self._deltas([Part(False, piece)])
+        inside = self._splitter.thinking
+        parts = self._splitter.add(piece)
+        if inside or self._splitter.thinking or any(part.thinking for part in parts):
+            self.thinking_tokens = self._tokens
         return self._deltas(parts)
 
     def finish(self) -> list[dict[str, Any]]:
         """Return what waits at the end."""
         deltas = self._deltas([] if self._splitter is None else self._splitter.finish())
         if self._parser is not None:
-            deltas += [self._delta(part) for part in self._parser.finish()]
+            last = [self._delta(part) for part in self._parser.finish()]
+            self._given += last
+            deltas += last
         return deltas
 
-    def message(self, text: str) -> dict[str, Any]:
-        """The whole message at once."""
+    @property
+    def message(self) -> dict[str, Any]:
+        """The whole message, once it is finished."""
         message: dict[str, Any] = {"role": "assistant", "content": None}
-        for delta in [*self.add(text), *self.finish()]:
+        for delta in self._given:
             for name, value in delta.items():
                 message[name] = value if message.get(name) is None else message[name] + value
-        for call in message.get("tool_calls", ()):
-            del call["index"]
-        if message["content"] is None and not self.called:
+        if calls := message.get("tool_calls"):
+            message["tool_calls"] = [{k: v for k, v in c.items() if k != "index"} for c in calls]
+        elif message["content"] is None:
             message["content"] = ""
         return message
 
@@ -64,7 +77,9 @@ class ChatReply:
                 deltas.append(self._delta(part.text))
             else:
                 deltas += [self._delta(found) for found in self._parser.add(part.text)]
-        return [delta for delta in deltas if "" not in delta.values()]
+        deltas = [delta for delta in deltas if "" not in delta.values()]
+        self._given += deltas
+        return deltas
 
     def _delta(self, found: str | dict[str, str]) -> dict[str, Any]:
         if isinstance(found, str):
