@@ -21,6 +21,7 @@ class ScriptedBackend:
         script: Replies that are still to be given.
         jobs: What was asked.
         full: Whether the queue is full.
+        dead: Whether nothing runs jobs any more.
         cancelled: Set when a client gave a reply up.
     """
 
@@ -28,6 +29,7 @@ class ScriptedBackend:
         self.script: deque[str] = deque()
         self.jobs: list[Job] = []
         self.full = False
+        self.dead = False
         self.cancelled = threading.Event()
 
     def submit(self, job: Job) -> Stream:
@@ -57,6 +59,9 @@ class ScriptedBackend:
 
     def counts(self) -> Counts:
         return Counts(0, 0, 4)
+
+    def takes_jobs(self) -> bool:
+        return not self.dead
 
     def close(self) -> None:
         self.cancelled.set()

@@ -305,6 +305,30 @@ def test_a_full_queue_says_when_to_come_again(model):
         assert server.ask("POST", CHAT, BODY)[0] == 200
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("why", ["draining", "dead"])
+def test_a_server_that_makes_no_replies_is_not_ready(model, why):
+    def broken():
+        raise ZeroDivisionError("a bug of the scheduler")
+
+    with running(model, slots=1) as server, server.client() as client:
+        assert server.ask("GET", "/ready") == (200, {"status": "ready"})
+        if why == "draining":
+            server.service.draining = True
+        else:
+            server.service.backend._scheduler.plan = broken
+            assert server.ask("POST", CHAT, BODY)[0] == 500
+        for ask in (
+            lambda: client.get("/../ready", cast_to=object),
+            lambda: client.chat.completions.create(model=NAME, messages=QUESTION),
+        ):
+            with pytest.raises(openai.InternalServerError) as caught:
+                ask()
+            assert (caught.value.status_code, caught.value.code) == (503, why)
+            assert int(caught.value.response.headers["retry-after"]) > 0
+        assert server.ask("GET", "/health")[0] == 200
+
+
 def test_what_a_client_writes_adds_no_line_to_the_log(served, caplog):
     with caplog.at_level(logging.INFO, "bitinfer.serve"):
         served.ask("GET", "/a%0d%0aforged%1b[31m")

@@ -58,6 +58,7 @@ class Counts:
         slots: Most jobs that run at once.
         cache_tokens: Positions that the KV caches can hold in all.
         cache_tokens_used: How many of them are held, kept prefixes included.
+        cache_tokens_kept: How many of those only may serve a later prompt, and give way to others.
         cache_bytes: Memory of the KV caches.
         run_tokens: Ids that went through the model since the start.
         cached_tokens: Ids of prompts that were in memory already.
@@ -69,6 +70,7 @@ class Counts:
     slots: int
     cache_tokens: int = 0
     cache_tokens_used: int = 0
+    cache_tokens_kept: int = 0
     cache_bytes: int = 0
     run_tokens: int = 0
     cached_tokens: int = 0
@@ -150,6 +152,9 @@ class Backend(Protocol):
 
     def counts(self) -> Counts:
         """How busy it is; from any thread."""
+
+    def takes_jobs(self) -> bool:
+        """Whether what runs jobs still does; from any thread."""
 
     def close(self) -> None:
         """End the running step, give up all jobs (their streams fail) and end the thread."""

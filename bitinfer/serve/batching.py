@@ -132,11 +132,16 @@ class BatchingBackend:
                 slots=self._scheduler.slots,
                 cache_tokens=self._pool.num_blocks * KV_BLOCK,
                 cache_tokens_used=self._pool.used_blocks * KV_BLOCK,
+                cache_tokens_kept=self._scheduler.prefixes.evictable() * KV_BLOCK,
                 cache_bytes=self._pool.used_blocks * self._pool.block_bytes,
                 run_tokens=totals.run_tokens,
                 cached_tokens=totals.cached_tokens,
                 preempted=totals.preempted,
             )
+
+    def takes_jobs(self) -> bool:
+        """Whether the thread runs; from any thread."""
+        return not self._closing
 
     def close(self) -> None:
         """End the running step, give up all jobs (their streams fail) and end the thread."""

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from bitinfer.sampling import SETTINGS
 from bitinfer.serve.events import JsonResponse
-from bitinfer.serve.problems import ApiError, invalid
+from bitinfer.serve.problems import invalid
 from bitinfer.serve.reading import read
 from bitinfer.serve.schemas import DetokenizeRequest, TokenizeRequest
 from bitinfer.serve.service import Service
@@ -24,8 +24,7 @@ async def health(request: Request) -> Response:
 async def ready(request: Request) -> Response:
     """GET /ready: it takes requests."""
     service: Service = request.app.state.service
-    if service.draining:
-        raise ApiError(503, "the server is about to end", "draining")
+    service.check_ready()
     return JsonResponse({"status": "ready"})
 
 

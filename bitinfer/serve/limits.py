@@ -2,6 +2,7 @@
 
 SLOTS = 16  # replies that are generated at once
 QUEUE_LIMIT = 128  # that wait
+RETRY_AFTER_S = 5  # what a 503 advises: another server may be there by then
 
 MOST_HEADER_BYTES = 32 << 10  # one request's line and headers
 HEADER_TIME_S = 10.0  # from a connection (or the answer before) to the end of the headers

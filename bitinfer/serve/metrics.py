@@ -24,6 +24,7 @@ _COUNTS = (  # of the backend
     ("slots", "Most jobs that run at once", GaugeMetricFamily),
     ("cache_tokens", "Positions that the KV caches can hold", GaugeMetricFamily),
     ("cache_tokens_used", "Positions that are held", GaugeMetricFamily),
+    ("cache_tokens_kept", "Held positions that only may serve a later prompt", GaugeMetricFamily),
     ("cache_bytes", "Memory of the KV caches", GaugeMetricFamily),
     ("run_tokens", "Tokens that went through the model", CounterMetricFamily),
     ("cached_tokens", "Tokens of prompts that were in memory already", CounterMetricFamily),

@@ -16,6 +16,7 @@ from bitinfer.errors import (
     TokenizerError,
 )
 from bitinfer.json_file import shown
+from bitinfer.serve import limits
 
 _LOG = logging.getLogger("bitinfer.serve")
 _MOST_CHARS = 500
@@ -60,6 +61,8 @@ class ApiError(Exception):
         self.code = code
         self.param = param
         self.headers = dict(headers or {})
+        if status == 503:
+            self.headers.setdefault("retry-after", str(limits.RETRY_AFTER_S))
 
     @property
     def body(self) -> dict[str, Any]:

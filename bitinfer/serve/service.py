@@ -83,6 +83,17 @@ class Service:
                 "model",
             )
 
+    def check_ready(self) -> None:
+        """Refuse whoever wants a reply that will not come.
+
+        Raises:
+            ApiError: the server is about to end, or what runs the model has failed.
+        """
+        if self.draining:
+            raise ApiError(503, "the server is about to end", "draining")
+        if not self.backend.takes_jobs():
+            raise ApiError(503, "the model does not run any more: restart the server", "dead")
+
     async def prepare(
         self, work: Callable[[], Result], limit_s: float | None = None, what: str = ""
     ) -> Result:
@@ -115,10 +126,10 @@ class Service:
             client: Who asks.
 
         Raises:
-            ApiError: an option is out of range, a grammar is in error, or the queue is full.
+            ApiError: an option is out of range, a grammar is in error, the queue is full, or the
+                server is not ready.
         """
-        if self.draining:
-            raise ApiError(503, "the server is about to end", "draining")
+        self.check_ready()
         if len(prompts) * n > limits.MOST_REPLIES:
             raise invalid(
                 f"n: expected at most {limits.MOST_REPLIES} replies at once, got {len(prompts) * n}"
