@@ -19,10 +19,15 @@ _SPELLINGS = (
     (re.compile(r"\.mlp\.ffn_layernorm\."), ".mlp.ffn_sub_norm."),
     (re.compile(r"_proj\.rms_norm\."), "_proj.norm."),
 )
-# Norms inside o_proj and down_proj alone are the sub-norms before them.
-_INSIDE = (
-    (re.compile(r"\.self_attn\.o_proj\.norm\."), ".self_attn.attn_sub_norm."),
-    (re.compile(r"\.mlp\.down_proj\.norm\."), ".mlp.ffn_sub_norm."),
+# Projections with a norm before them (SubLN), by their names within a layer -> that norm.
+SUB_NORMS = {
+    "self_attn.o_proj": "self_attn.attn_sub_norm",
+    "mlp.down_proj": "mlp.ffn_sub_norm",
+}
+# Norms inside these projections alone are the sub-norms before them.
+_INSIDE = tuple(
+    (re.compile(rf"\.{re.escape(projection)}\.norm\."), f".{norm}.")
+    for projection, norm in SUB_NORMS.items()
 )
 FIRST_PROJECTION_NORM = "model.layers.0.self_attn.q_proj.norm.weight"
 
