@@ -13,6 +13,7 @@
     ├── TokenizerError         tokenizer files, or a chat template
     ├── UnsupportedIsaError    an instruction set that this machine or build lacks
     ├── RecordError            a file of benchmark records
+    ├── TrainingError          text to train on, a run's folder, or a run that cannot go on
     ├── GrammarError           a grammar, regular expression or JSON schema (also a ValueError)
     ├── SessionError           a file of keys and values that this model did not make
     ├── QueueFullError         a server that has too much to do; says when to come again
@@ -69,6 +70,10 @@ class UnsupportedIsaError(BitinferError):
 
 class RecordError(BitinferError):
     """A file of benchmark records cannot be read."""
+
+
+class TrainingError(BitinferError):
+    """A training run cannot begin, go on or be kept; names the file or the step."""
 
 
 class GrammarError(BitinferError, ValueError):

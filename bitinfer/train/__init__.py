@@ -1,19 +1,52 @@
-"""Training of ternary models (extra ``train``); the only package here that knows torch."""
+"""Training of ternary models (extra ``train``); the only package here that knows torch.
+
+Config, data, schedule and log do without it: what needs torch is imported when it is asked for.
+"""
 
 from __future__ import annotations
 
-try:
-    import torch as _torch
-    import transformers as _transformers
-except ModuleNotFoundError as cause:
-    raise ModuleNotFoundError(
-        f"training: expected the library {cause.name}, got none: pip install 'bitinfer[train]'",
-        name=cause.name,
-    ) from None
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from bitinfer.train.bit_linear import BinaryLinear, BitLinear
-from bitinfer.train.saving import load, save
-from bitinfer.train.ternarize import ternarize
+from bitinfer.train.config import TrainConfig
 
-__all__ = ["BinaryLinear", "BitLinear", "load", "save", "ternarize"]
-del _torch, _transformers
+if TYPE_CHECKING:
+    from bitinfer.train.bit_linear import BinaryLinear, BitLinear
+    from bitinfer.train.saving import load, save
+    from bitinfer.train.ternarize import ternarize
+
+__all__ = [
+    "BinaryLinear",
+    "BitLinear",
+    "TrainConfig",
+    "load",
+    "save",
+    "ternarize",
+]
+
+_LATE = {
+    "BinaryLinear": "bit_linear",
+    "BitLinear": "bit_linear",
+    "load": "saving",
+    "save": "saving",
+    "ternarize": "ternarize",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch.
+
+    Raises:
+        ModuleNotFoundError: a library of the extra is missing; says how to install it.
+    """
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
+    except ModuleNotFoundError as cause:
+        if (cause.name or "").startswith("bitinfer"):
+            raise
+        raise ModuleNotFoundError(
+            f"training: expected the library {cause.name}, got none: pip install 'bitinfer[train]'",
+            name=cause.name,
+        ) from None
