@@ -7,7 +7,6 @@ together, and keeps one KV cache between calls (`prefix_cache`).
 from __future__ import annotations
 
 import functools
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,6 @@ from bitinfer import runtime
 from bitinfer.chat_template import Message
 from bitinfer.embed import EmbedOptions, embed
 from bitinfer.engine import Engine
-from bitinfer.errors import TokenizerError
 from bitinfer.families.spec import num_parameters
 from bitinfer.generate import (
     Completion,
@@ -34,7 +32,7 @@ from bitinfer.generate import (
     generate_step,
 )
 from bitinfer.model_folder import find_model
-from bitinfer.model_text import ModelText
+from bitinfer.model_text import ModelText, encode_messages
 from bitinfer.pooling import Pooling
 from bitinfer.prefix_cache import PrefixCache
 from bitinfer.progress import progress_bar
@@ -45,8 +43,6 @@ from bitinfer.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-# Below so many bytes a token takes hardly longer than to look up a draft and to time it.
-_LOOKUP_BYTES = 8_000_000
 _DEFAULT_MAX_TOKENS = 512  # where neither the caller nor generation_config.json sets a limit
 
 
@@ -259,9 +255,7 @@ class Model:
         if not isinstance(n, int) or isinstance(n, bool) or n < 1:
             raise ValueError(f"n: expected a whole number from 1 up, got {n!r}")
         cache, setup, prompt_ids, request = self._begin(prompt, options)
-        seed = request.sampling.seed
-        first = secrets.randbits(64) if seed is None else int(seed)
-        samplers = [setup.sampler(request.with_seed(first + i), prompt_ids) for i in range(n)]
+        samplers = setup.samplers(request, prompt_ids, n)
         lease = cache.lend(prompt_ids)
         replies = [setup.reply(request, prompt_ids, s, lease.cached) for s in samplers]
         new_ids = prompt_ids[lease.cached :]
@@ -323,22 +317,33 @@ class Model:
             TokenizerError: the model has no chat template, or it refuses the messages.
             ValueError: the messages are malformed, or the model is closed.
         """
-        _ = self.engine  # a closed model starts no process
-        if self.chat_template is None:
-            embeds = self.pooling.trained
-            use = "an embedding model, use embed" if embeds else "a base model, use generate"
-            raise TokenizerError(
-                f"chat template: none in {self.path}: this is {use}, or put a chat_template.jinja"
-                " there"
-            )
-        tokenizer = self.tokenizer
-        rendered = self.chat_template.render(
-            messages,
-            control_tokens=tokenizer.control_tokens,
-            variables={"bos_token": tokenizer.bos_token, "eos_token": tokenizer.eos_token},
-            given=given,
-        )
-        return tokenizer.encode_rendered(rendered.text, rendered.marker)
+        spec = self.engine.spec  # a closed model starts no process
+        template = self._text.needed_template(spec)
+        return encode_messages(template, self.tokenizer, messages, given)
+
+    def save_session(self, path: str | Path) -> int:
+        """Write the KV cache that is kept between calls; a server's ``--session`` reads it too.
+
+        Returns:
+            How many tokens are in it; 0: nothing was run yet, and nothing is written.
+
+        Raises:
+            OSError: it cannot be written.
+            ValueError: a generation is running, or the model is closed.
+        """
+        return self._open().save(Path(path))
+
+    def load_session(self, path: str | Path) -> int:
+        """Keep what `save_session`, or a server, wrote: what it holds of a prompt is not run again.
+
+        Returns:
+            How many tokens are kept; of several texts those of the one that was used last.
+
+        Raises:
+            SessionError: there is no such file, it is damaged, or another model made it.
+            ValueError: a generation is running, or the model is closed.
+        """
+        return self._open().load(Path(path))
 
     def close(self) -> None:
         """Free weights and caches and end the template's process; the model is of no use after it.
@@ -377,10 +382,8 @@ class Model:
     ) -> tuple[PrefixCache, Setup, list[int], Request]:
         """Check prompt and options; nothing has run or been lent yet."""
         cache, setup = self._open(), self.setup
-        eos_token_ids = setup.tokenizer.eos_token_ids
-        request = Request.read(
-            options, self.sampling, self.max_tokens, eos_token_ids, self.speculate
-        )
+        eos = setup.tokenizer.eos_token_ids
+        request = Request.read(options, self.sampling, self.max_tokens, eos, self.speculate)
         prompt_ids = setup.prompt_ids(prompt)
         check_prompt(cache.engine, prompt_ids)
         return cache, setup, prompt_ids, request
@@ -393,9 +396,5 @@ class Model:
         return stream.completion
 
     def _make_setup(self, engine: Engine) -> Setup:
-        spec = engine.spec
-        tokenizer = self._text.tokenizer(spec)
         draft = None if self._draft_model is None else self._draft_model._open()
-        read = engine.bytes_per_token()
-        lookup = read["ternary"] + read["head"] >= _LOOKUP_BYTES
-        return Setup(tokenizer, engine.vocab_size, draft, auto_lookup=lookup)
+        return Setup.of(engine, self._text.tokenizer(engine.spec), draft)

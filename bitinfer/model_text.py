@@ -5,11 +5,11 @@ A model folder has them in files of their own, a GGUF file in its metadata.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bitinfer.chat_template import ChatTemplate
+from bitinfer.chat_template import ChatTemplate, Message
 from bitinfer.errors import ConfigError, TokenizerError
 from bitinfer.families.gguf_text import GgufText, read_text
 from bitinfer.formats.gguf import GgufFile
@@ -55,6 +55,21 @@ class ModelText:
             return self._gguf.backend is not None
         return tokenizer_file(self._path) is not None
 
+    def needed_template(self, spec: Mapping[str, Any]) -> ChatTemplate:
+        """The chat template.
+
+        Raises:
+            TokenizerError: there is none; says what to do.
+        """
+        if self.chat_template is None:
+            embeds = self.pooling(spec).trained
+            use = "an embedding model, use embed" if embeds else "a base model, use generate"
+            raise TokenizerError(
+                f"chat template: none in {self._path}: this is {use}, or put a chat_template.jinja"
+                " there"
+            )
+        return self.chat_template
+
     def pooling(self, spec: Mapping[str, Any]) -> Pooling:
         """What makes one vector of a text.
 
@@ -87,3 +102,24 @@ class ModelText:
         tokenizer = Tokenizer(self._gguf.backend, **known, settings=settings, where=where)
         tokenizer.check_fits(spec["vocab_size"], where)
         return tokenizer
+
+
+def encode_messages(
+    template: ChatTemplate,
+    tokenizer: Tokenizer,
+    messages: Sequence[Message],
+    given: Mapping[str, Any] | None,
+) -> list[int]:
+    """Token ids of a conversation; ``given`` are more names for the template.
+
+    Raises:
+        TokenizerError: the template refuses the messages.
+        ValueError: the messages are malformed.
+    """
+    rendered = template.render(
+        messages,
+        control_tokens=tokenizer.control_tokens,
+        variables={"bos_token": tokenizer.bos_token, "eos_token": tokenizer.eos_token},
+        given=given,
+    )
+    return tokenizer.encode_rendered(rendered.text, rendered.marker)

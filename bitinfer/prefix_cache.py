@@ -5,8 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
 
-from bitinfer.engine import Engine, KvCache
+from bitinfer.engine import KV_BLOCK, Engine, KvCache
+from bitinfer.session import load_text, save_text
 
 _STRIDE = 256  # ids that are compared at once
 
@@ -61,6 +64,40 @@ class PrefixCache:
                 self._busy = False
 
         return Lease(cache, same, release)
+
+    def save(self, path: Path) -> int:
+        """Write the kept cache; returns how many tokens it holds. With none, nothing is written.
+
+        Raises:
+            OSError: it cannot be written.
+            ValueError: it is lent.
+        """
+        with self._lock:
+            self._check_free()
+            if self._cache is None or not self._ids:
+                return 0
+            token_ids = list(self._ids)
+            count = ceil(len(token_ids) / KV_BLOCK)
+            blocks = [self._cache.block(number) for number in range(count)]
+        save_text(path, self.engine, token_ids, blocks)
+        return len(token_ids)
+
+    def load(self, path: Path) -> int:
+        """Keep what `save` wrote; returns how many tokens it holds.
+
+        Raises:
+            SessionError: there is no such file, it is damaged, or another model made it.
+            ValueError: the kept cache is lent.
+        """
+        token_ids, cache = load_text(path, self.engine)
+        with self._lock:
+            self._check_free()
+            self._ids, self._cache = token_ids, cache
+        return len(token_ids)
+
+    def _check_free(self) -> None:
+        if self._busy:
+            raise ValueError("session: a generation is running: wait until it has ended")
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

@@ -254,6 +254,19 @@ def test_piped_questions_can_be_saved(tmp_path) -> None:
     assert [m["content"] for m in messages] == ["What color is the sky?", "The sky is blue."]
 
 
+def test_a_session_takes_up_what_was_read(tmp_path) -> None:
+    options = ("--temperature", 0, "--stats", "--session", tmp_path / "kept")
+    story = '"""\n' + "The dog ran home. " * 20 + '\n"""\n'
+    first, again = (run_inside("chat", *options, stdin=story) for _ in range(2))
+    assert first.stdout == again.stdout
+    assert "prompt 1 token," not in first.stderr
+    assert "prompt 1 token," in again.stderr
+    (tmp_path / "kept").write_bytes(b"no session")
+    assert_one_line_error(run_inside("chat", *options, stdin=story), str(tmp_path / "kept"))
+    nowhere = run_inside("chat", "--session", tmp_path / "none" / "kept", stdin=story)
+    assert_one_line_error(nowhere, "expected a file in a folder that is there")
+
+
 def test_same_seed_gives_the_same_conversation() -> None:
     texts = [run_inside("chat", "--seed", 4, stdin="Hi\nTell me more\n").stdout for _ in range(2)]
     assert texts[0] == texts[1]

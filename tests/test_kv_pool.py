@@ -46,6 +46,35 @@ def test_a_shared_beginning_gives_the_same_bits(decoder, pool, length) -> None:
     assert run(decoder, longer[130:], first) == alone(decoder, longer, first.dtype)
 
 
+@pytest.mark.parametrize("length", [1, 63, 64, 100, 128])
+def test_bytes_of_blocks_make_the_same_cache(decoder, pool, length) -> None:
+    first = pool.new_cache(256)
+    run(decoder, IDS[:length], first)
+    second = decoder.new_cache(256, first.dtype)
+    for start in range(0, length, BLOCK):
+        data = first.block(start // BLOCK).bytes()
+        second.append_block(data, min(BLOCK, length - start))
+    assert second.length == length
+    assert run(decoder, IDS[length:], second) == alone(decoder, IDS, first.dtype)
+
+
+def test_a_block_that_does_not_fit_is_refused(decoder, pool) -> None:
+    data = np.zeros(pool.block_bytes, np.uint8)
+    cache = pool.new_cache(100)
+    for length in (0, -1, BLOCK + 1):
+        with pytest.raises(ValueError, match="length: expected 1 to 64 positions, got"):
+            cache.append_block(data, length)
+    with pytest.raises(ValueError, match="block: expected"):
+        cache.append_block(data[:-1], 1)
+    cache.append_block(data, BLOCK)
+    with pytest.raises(ValueError, match="expected 1 to 36 positions, got 37"):
+        cache.append_block(data, 37)
+    cache.append_block(data, 36)
+    with pytest.raises(ValueError, match="expected a multiple of 64 positions, got 100"):
+        cache.append_block(data, 1)
+    assert (cache.length, pool.used_blocks) == (100, 2)
+
+
 def test_full_blocks_are_held_once_and_freed_by_the_last(decoder, pool) -> None:
     first = pool.new_cache(256)
     run(decoder, IDS[:128], first)

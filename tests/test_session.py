@@ -13,6 +13,10 @@ from test_batching import STORY, alone, request, running, same
 from bitinfer.convert import convert
 from bitinfer.engine import KV_BLOCK, Engine
 from bitinfer.errors import SessionError
+from bitinfer.generate import Completion
+from bitinfer.model import Model
+from bitinfer.runtime import default_model
+from bitinfer.serve.batching import BatchingBackend
 from bitinfer.serve.scheduler import fewest_blocks
 from bitinfer.session import load_blocks, model_key
 
@@ -161,3 +165,88 @@ def test_what_another_model_made_is_refused(saved, tmp_path) -> None:
     other = Engine.load(tiny_checkpoint(tmp_path / "seed", TINY, seed=1))
     with pytest.raises(SessionError, match="model: another model, or another kv_cache, made it"):
         list(load_blocks(path, other, other.new_pool(100), 100))
+
+
+QUESTION = [{"role": "user", "content": "What color is the sky? " * 20}]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory) -> tuple[Path, Completion]:
+    """What a model wrote after it had answered, and the answer."""
+    path = tmp_path_factory.mktemp("told") / "session"
+    with Model.load(default_model()) as model:
+        assert model.save_session(path) == 0
+        assert not path.exists()
+        done = model.chat(QUESTION, temperature=0, max_tokens=20)
+        assert model.save_session(path) >= done.usage.prompt_tokens
+    return path, done
+
+
+def test_a_model_takes_up_where_another_process_left(told) -> None:
+    path, before = told
+    with Model.load(default_model(), packing="i2") as model:
+        kept = model.load_session(path)
+        assert kept >= before.usage.prompt_tokens
+        done = model.chat(QUESTION, temperature=0, max_tokens=20)
+        assert done.text == before.text
+        assert done.usage.cached_tokens == before.usage.prompt_tokens - 1
+        further = model.generate_n([*model.encode_chat(QUESTION), 5], 3, seed=1, max_tokens=9)
+    with Model.load(default_model()) as fresh:
+        ids = [*fresh.encode_chat(QUESTION), 5]
+        alone = fresh.generate_n(ids, 3, seed=1, max_tokens=9)
+    assert [c.text for c in further] == [c.text for c in alone]
+
+
+def test_a_shorter_context_takes_up_as_much_as_it_holds(told) -> None:
+    path, _ = told
+    with Model.load(default_model(), context_length=100) as model:
+        assert model.load_session(path) == 100
+        ids = model.encode_chat(QUESTION)[:90]
+        assert model.generate(ids, max_tokens=1).usage.cached_tokens == 89
+
+
+def test_a_server_and_a_model_read_the_files_of_each_other(told, tmp_path) -> None:
+    path, before = told
+    with Model.load(default_model()) as model:
+
+        async def run() -> None:
+            backend = BatchingBackend(model.engine, model.setup, slots=2)
+            try:
+                backend.restore(path)
+                backend.save(tmp_path / "of-server")
+            finally:
+                backend.close()
+
+        asyncio.run(run())
+        assert model.load_session(tmp_path / "of-server") >= before.usage.prompt_tokens
+        done = model.chat(QUESTION, temperature=0, max_tokens=20)
+    assert (done.text, done.usage.cached_tokens) == (before.text, before.usage.prompt_tokens - 1)
+
+
+def test_a_file_that_cannot_be_used_leaves_the_model_as_it_is(told, saved, tmp_path) -> None:
+    path, before = told
+    bad = {
+        "damaged": overwritten(path.read_bytes(), "blocks", b"\x55\xaa\x55", skip=1),
+        "of another model": saved,
+        "empty": b"",
+    }
+    with Model.load(default_model()) as model:
+        model.chat(QUESTION, temperature=0, max_tokens=20)
+        for name, data in bad.items():
+            (tmp_path / name).write_bytes(data)
+            with pytest.raises(SessionError, match=name if name == "damaged" else "expected|model"):
+                model.load_session(tmp_path / name)
+        with pytest.raises(SessionError, match="none"):
+            model.load_session(tmp_path / "none")
+        again = model.chat(QUESTION, temperature=0, max_tokens=20)
+    assert (again.text, again.usage.cached_tokens) == (before.text, before.usage.prompt_tokens - 1)
+
+
+def test_a_session_waits_for_the_end_of_a_generation(told, tmp_path) -> None:
+    with Model.load(default_model()) as model, model.stream("The dog", max_tokens=9) as stream:
+        next(stream)
+        for use in (model.save_session, model.load_session):
+            with pytest.raises(ValueError, match="a generation is running"):
+                use(told[0])
+        stream.close()
+        assert model.save_session(tmp_path / "session") > 0

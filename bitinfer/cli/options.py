@@ -189,6 +189,12 @@ _CONSTRAINTS = (
     ),
 )
 
+session_option = setting(
+    "--session",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Keep the KV cache here between runs, so that no prompt is read twice",
+)
 _HISTORY_FILE = setting(
     "--history-file",
     type=click.Path(dir_okay=False, path_type=Path),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import click
@@ -17,6 +16,7 @@ from bitinfer.cli.options import (
     load_model,
     open_history,
     serving_options,
+    session_option,
     setting,
 )
 from bitinfer.cli.setting import Whole
@@ -55,12 +55,7 @@ What the server speaks: docs/serve.md.""",
     show_default=True,
     help="Most replies that wait",
 )
-@setting(
-    "--session",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Keep the KV cache here between runs, so that no prompt is read twice",
-)
+@session_option
 @setting("--access-log/--no-access-log", default=True, help="A line on stderr for each request")
 @history_options
 @serving_options

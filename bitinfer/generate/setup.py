@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 
+from bitinfer.engine import Engine
 from bitinfer.generate.options import Request
 from bitinfer.generate.reply import Reply
 from bitinfer.grammar import GrammarCompiler
@@ -11,6 +13,9 @@ from bitinfer.prefix_cache import PrefixCache
 from bitinfer.sampling import Sampler, dry_breaks
 from bitinfer.speculation import DraftModel, Pace, PromptLookup, Speculator
 from bitinfer.tokenizer import Tokenizer
+
+# Below so many bytes a token takes hardly longer than to look up a draft and to time it.
+_LOOKUP_BYTES = 8_000_000
 
 
 class Setup:
@@ -45,6 +50,13 @@ class Setup:
         self._breaks = dry_breaks(tokenizer.decode, tokenizer.special_ids)
         self._grammars = GrammarCompiler(tokenizer)
 
+    @classmethod
+    def of(cls, engine: Engine, tokenizer: Tokenizer, draft: PrefixCache | None) -> Setup:
+        """The setup of a model; "auto" looks drafts up where that can pay."""
+        read = engine.bytes_per_token()
+        lookup = read["ternary"] + read["head"] >= _LOOKUP_BYTES
+        return cls(tokenizer, engine.vocab_size, draft, auto_lookup=lookup)
+
     def prompt_ids(self, prompt: str | Sequence[int]) -> list[int]:
         """Ids of a prompt, with BOS where it is a text and the model expects one."""
         if not isinstance(prompt, str):
@@ -71,6 +83,12 @@ class Setup:
             constraint=self._grammars.compile(*request.grammar) if request.grammar else None,
             num_logprobs=request.num_logprobs,
         )
+
+    def samplers(self, request: Request, prompt_ids: Sequence[int], n: int) -> list[Sampler]:
+        """Samplers of ``n`` replies, the i-th with the seed ``seed + i``; errors of `sampler`."""
+        seed = request.sampling.seed
+        first = secrets.randbits(64) if seed is None else int(seed)
+        return [self.sampler(request.with_seed(first + i), prompt_ids) for i in range(n)]
 
     def speculator(
         self, request: Request, prompt_ids: Sequence[int], sampler: Sampler

@@ -22,6 +22,7 @@ from bitinfer.serve.batching import BatchingBackend
 from bitinfer.serve.guard import Access
 from bitinfer.serve.protocol import Protocol
 from bitinfer.serve.service import Service
+from bitinfer.session import check_folder
 
 _CUT_S = 5.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -145,8 +146,8 @@ def serve(
         ConfigError: its folder is not there.
         OSError: it cannot be written.
     """
-    if session is not None and not session.absolute().parent.is_dir():
-        raise ConfigError(f"--session {session}: expected a file in a folder that is there")
+    if session is not None:
+        check_folder(session)
     backend = BatchingBackend(model.engine, model.setup, slots=slots, queue_limit=queue_size)
     service = Service(model, backend, name, history)
     try:

@@ -26,12 +26,15 @@ U8 bytes_of(const HeldBlock& held) {
   return bytes;
 }
 
+void check_size(const KvLayout& layout, const U8& data) {
+  BITINFER_CHECK(data.nbytes() == layout.block_bytes(),
+                 "block: expected " << layout.block_bytes() << " bytes, got " << data.nbytes());
+}
+
 std::unique_ptr<HeldBlock> new_block(std::shared_ptr<KvPool> pool, const U8& data) {
-  const int64_t expected = pool->layout().block_bytes();
-  BITINFER_CHECK(data.nbytes() == expected,
-                 "block: expected " << expected << " bytes, got " << data.nbytes());
+  check_size(pool->layout(), data);
   const int32_t block = pool->take();
-  std::memcpy(pool->address(block), data.data(), static_cast<std::size_t>(expected));
+  std::memcpy(pool->address(block), data.data(), static_cast<std::size_t>(data.nbytes()));
   auto held = std::make_unique<HeldBlock>(pool, block);
   pool->release(block);  // the handle holds it now
   return held;
@@ -57,6 +60,14 @@ void register_kv_cache(py::module_& m) {
            "A cache of its own with equal content, in the same memory until one is appended to.")
       .def("block", &KvCache::block, py::arg("index"),
            "A handle of the block of positions 64 · index and following.")
+      .def(
+          "append_block",
+          [](KvCache& cache, const U8& data, int64_t length) {
+            check_size(cache.layout(), data);
+            cache.append_block(data.data(), length);
+          },
+          py::arg("data"), py::arg("length"),
+          "Store `length` positions that lie in the bytes of a block, behind whole blocks.")
       .def("new_blocks", &KvCache::new_blocks, py::arg("count"),
            "Blocks that it would take for `count` positions more.");
 

@@ -1,5 +1,6 @@
 #include "model/kv_cache.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "util/check.h"
@@ -83,6 +84,19 @@ std::unique_ptr<HeldBlock> KvCache::block(int64_t index) const {
   BITINFER_CHECK(index >= 0 && index < count,
                  "index: expected a block below " << count << ", got " << index);
   return std::make_unique<HeldBlock>(pool_, blocks_[static_cast<std::size_t>(index)]);
+}
+
+void KvCache::append_block(const uint8_t* bytes, int64_t count) {
+  const Hold hold(*this);
+  const int64_t before = length();
+  BITINFER_CHECK(before % kKvBlock == 0,
+                 "cache: expected a multiple of " << kKvBlock << " positions, got " << before);
+  const int64_t most = std::min<int64_t>(kKvBlock, capacity_ - before);
+  BITINFER_CHECK(count >= 1 && count <= most,
+                 "length: expected 1 to " << most << " positions, got " << count);
+  reserve(count);
+  std::memcpy(addresses_.back(), bytes, static_cast<std::size_t>(layout().block_bytes()));
+  set_length(before + count);
 }
 
 int64_t KvCache::new_blocks(int64_t count) const {

@@ -37,6 +37,10 @@ class KvCache {
   // A handle of the block with positions [index · kKvBlock, ...) that are stored.
   std::unique_ptr<HeldBlock> block(int64_t index) const;
 
+  // Stores `count` positions more, which lie in the `bytes` of a block of the same layout; what is
+  // stored before must end with a block.
+  void append_block(const uint8_t* bytes, int64_t count);
+
   // Blocks that `reserve` would take for `count` positions more.
   int64_t new_blocks(int64_t count) const;
 

@@ -16,6 +16,7 @@ from bitinfer.cli.options import (
     loading_options,
     open_history,
     sampling_options,
+    session_option,
     setting,
 )
 
@@ -52,10 +53,11 @@ Examples:
     help="What a model thinks before it answers [default: show]",
 )
 @setting("--stats/--no-stats", default=None, help="Figures below each reply [default: no]")
+@session_option
 @history_options
 def chat(name: str | None, system: str | None, resumed: str | None, **options: Any) -> None:
     """Chat with MODEL (as --model); piped input gets one reply per line."""
-    from bitinfer.cli.chat.start import find_conversation, run_chat
+    from bitinfer.cli.chat.start import find_conversation, kept_session, run_chat
     from bitinfer.cli.chat.terminal import Interrupts
 
     if resumed is not None and not options["history"]:
@@ -65,6 +67,7 @@ def chat(name: str | None, system: str | None, resumed: str | None, **options: A
         if ctx.get_parameter_source("model") is ParameterSource.COMMANDLINE:
             raise click.UsageError("MODEL and --model: only one of them", ctx=ctx)
         options["model"] = name
+    session = options.pop("session")
     typed = _typed_file(options["history_file"]) if options["history"] else None
     with ExitStack() as stack:
         history = open_history(options)
@@ -72,6 +75,8 @@ def chat(name: str | None, system: str | None, resumed: str | None, **options: A
             stack.enter_context(history)
         conversation = find_conversation(history, resumed) if history and resumed else None
         model = stack.enter_context(load_model(options))
+        if session is not None:
+            stack.enter_context(kept_session(model, session))
         interrupts = Interrupts()
         stack.callback(interrupts.close)
         run_chat(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import sys
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from bitinfer.cli.chat.settings import NAMES, ChatSettings
 from bitinfer.cli.chat.terminal import Interrupts
 from bitinfer.cli.chat.title import hint, title
 from bitinfer.errors import BitinferError
+from bitinfer.session import check_folder
 
 if TYPE_CHECKING:
     from bitinfer.history import Conversation, History
@@ -43,6 +44,24 @@ def find_conversation(history: History, wanted: str) -> Conversation | None:
     if found is None:
         click.echo("note: the history is empty: this is a new conversation", err=True)
     return found
+
+
+@contextmanager
+def kept_session(model: Model, path: Path) -> Iterator[None]:
+    """Take up the KV cache of ``path`` if it is there, and write it at the end.
+
+    Raises:
+        SessionError: the file is damaged, or another model made it.
+        ConfigError: its folder is not there.
+        OSError: it cannot be written.
+    """
+    check_folder(path)
+    if path.exists():
+        model.load_session(path)
+    try:
+        yield
+    finally:
+        model.save_session(path)
 
 
 def run_chat(
