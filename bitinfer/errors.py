@@ -13,7 +13,8 @@
     ├── TokenizerError         tokenizer files, or a chat template
     ├── UnsupportedIsaError    an instruction set that this machine or build lacks
     ├── RecordError            a file of benchmark records
-    ├── TrainingError          text to train on, a run's folder, or a run that cannot go on
+    ├── DataError              a file of text or JSON lines to train or measure a model on
+    ├── TrainingError          a run's folder, or a run that cannot go on
     ├── GrammarError           a grammar, regular expression or JSON schema (also a ValueError)
     ├── SessionError           a file of keys and values that this model did not make
     ├── QueueFullError         a server that has too much to do; says when to come again
@@ -74,6 +75,10 @@ class RecordError(BitinferError):
 
 class TrainingError(BitinferError):
     """A training run cannot begin, go on or be kept; names the file or the step."""
+
+
+class DataError(BitinferError):
+    """A file of text or of JSON lines cannot be read, or does not hold what is asked of it."""
 
 
 class GrammarError(BitinferError, ValueError):

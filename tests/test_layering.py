@@ -16,7 +16,7 @@ CSRC = ROOT / "csrc"
 PYTHON_LAYERS = [
     {"errors", "cgroup", "energy", "chat_template_worker", "progress", "reference", "thinking"},
     {"cpu_count", "history", "json_file", "settings"},
-    {"hardware", "json_values", "runtime", "yarn"},
+    {"hardware", "json_values", "runtime", "text_file", "yarn"},
     {"config", "machine", "pooling"},
     {"formats"},
     {"families"},

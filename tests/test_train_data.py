@@ -9,7 +9,8 @@ from tiny_tokenizers import BYTE_LEVEL, SENTENCE_PIECE
 from tokenizers import Tokenizer as Backend
 
 import bitinfer
-from bitinfer.errors import TrainingError
+from bitinfer import text_file
+from bitinfer.errors import DataError, TrainingError
 from bitinfer.train import data
 from bitinfer.train.data import IGNORED, PackedRows, TokenFile, token_path, write_tokens
 from bitinfer.train.new_tokenizer import train_tokenizer
@@ -35,7 +36,7 @@ def random_file(lengths: list[int], begin: int) -> TokenFile:
 def test_tokens_are_what_the_tokenizer_makes_of_the_text_wherever_it_is_read(
     block, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(data, "_BLOCK_BYTES", block)
+    monkeypatch.setattr(text_file, "_BLOCK_BYTES", block)
     found = tokens_of("\ufeff" + "\n".join(f"<s>{d}</s>" for d in DOCUMENTS), tmp_path)
     parts = np.split(found.tokens, found.ends[:-1])
     expected = [BYTE_LEVEL.encode(f"<s>{d}</s>", parse_special=True) for d in DOCUMENTS]
@@ -57,11 +58,11 @@ def test_marks_become_the_tokens_of_a_tokenizer_without_bos():
 
 
 def test_a_huge_document_is_cut_at_a_line_and_loses_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "_LONGEST_CHARS", 30)
-    monkeypatch.setattr(data, "_BLOCK_BYTES", 7)
+    monkeypatch.setattr(text_file, "_LONGEST_CHARS", 30)
+    monkeypatch.setattr(text_file, "_BLOCK_BYTES", 7)
     lines = [f"line number {i}" for i in range(20)]
     (tmp_path / "long.txt").write_text("\n".join(lines))
-    found = list(data.read_documents(tmp_path / "long.txt"))
+    found = list(text_file.read_documents(tmp_path / "long.txt"))
     assert len(found) > 5
     assert "\n".join(found).split("\n") == lines
 
@@ -114,8 +115,8 @@ def test_validation_learns_each_token_but_the_first_once(count):
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"", "expected text to train on, got an empty file"),
-        (b" \n<s></s>\n", "expected text to train on, got an empty file"),
+        (b"", "expected text, got an empty file"),
+        (b" \n<s></s>\n", "expected text, got an empty file"),
         (b"good \xe2\x82\xac\nbad \xff!", "expected UTF-8 text, got byte 0xff at 13: convert the"),
         (b"cut off \xe2\x82", "expected UTF-8 text, got byte 0xe2 at 8: convert the file"),
     ],
@@ -124,16 +125,16 @@ def test_validation_learns_each_token_but_the_first_once(count):
 def test_a_file_that_is_no_text_is_refused_and_leaves_nothing(
     content, told, block, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(data, "_BLOCK_BYTES", block)
-    with pytest.raises(TrainingError) as error:
+    monkeypatch.setattr(text_file, "_BLOCK_BYTES", block)
+    with pytest.raises(DataError) as error:
         tokens_of(content, tmp_path)
     assert str(error.value).startswith(f"{tmp_path / 'text.txt'}: {told}")
     assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
 
 
 def test_missing_and_damaged_files_are_refused(tmp_path):
-    with pytest.raises(TrainingError, match=r"none\.txt: file not found"):
-        list(data.read_documents(tmp_path / "none.txt"))
+    with pytest.raises(DataError, match=r"none\.txt: file not found"):
+        list(text_file.read_documents(tmp_path / "none.txt"))
     tokens_of("some text", tmp_path)
     path = token_path(tmp_path, "text", 4096)
     path.write_bytes(path.read_bytes()[:-2])

@@ -1,7 +1,6 @@
 """Text files -> tokens in files -> rows of a training batch, as a function of the seed alone.
 
-A document stands between ``<s>`` and ``</s>``, which become the tokenizer's own BOS and EOS; a text
-without these marks is one document. ``</s>`` may also stand within one: it ends a chat turn.
+The marks of documents (`text_file`) become the tokenizer's own BOS and EOS.
 
 Tokens are kept as little-endian uint16 or uint32, one file for a text file, and beside it the ends
 of the documents (int64). Nothing here knows torch.
@@ -9,8 +8,7 @@ of the documents (int64). Nothing here knows torch.
 
 from __future__ import annotations
 
-import codecs
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,12 +20,10 @@ from tokenizers import Tokenizer
 
 from bitinfer.errors import TrainingError
 from bitinfer.formats.new_file import new_file
+from bitinfer.text_file import END, read_documents
 
-BEGIN, END = "<s>", "</s>"  # marks in the text, whatever a tokenizer calls them
 IGNORED = -100  # in a row: no token to learn (the label that torch's cross entropy leaves out)
 
-_BLOCK_BYTES = 1 << 20
-_LONGEST_CHARS = 1 << 24  # a longer document becomes several
 _ENCODED_TOGETHER = 1024  # documents; the tokenizer spreads them over the cores
 
 
@@ -43,56 +39,6 @@ def parse_source(text: str) -> tuple[Path, int]:
     if int(count) == 0:
         raise TrainingError(f"{text}: expected a count from 1 up after the colon, got {count}")
     return Path(name), int(count)
-
-
-def read_documents(path: Path) -> Iterator[str]:
-    """Yield the documents of a text file, without the mark that begins them; none is blank.
-
-    Raises:
-        TrainingError: the file cannot be read, is not UTF-8, or holds no text.
-    """
-    rest, found = "", False
-    for text in _decoded(path):
-        *whole, rest = (rest + text).split(BEGIN)
-        if len(rest) > _LONGEST_CHARS and (cut := rest.rfind("\n") + 1):
-            whole, rest = [*whole, rest[:cut]], rest[cut:]
-        for document in filter(_says_something, whole):
-            found = True
-            yield document.rstrip()
-    if _says_something(rest):
-        yield rest.rstrip()
-    elif not found:
-        raise TrainingError(f"{path}: expected text to train on, got an empty file")
-
-
-def _says_something(document: str) -> bool:
-    return bool(document.replace(END, "").strip())
-
-
-def _decoded(path: Path) -> Iterator[str]:
-    """Yield a file's text block by block."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    read, begun = 0, False
-    try:
-        with path.open("rb") as file:
-            while block := file.read(_BLOCK_BYTES):
-                pending = len(decoder.getstate()[0])
-                text = decoder.decode(block)
-                read, pending = read + len(block), 0
-                yield text if begun else text.removeprefix("\ufeff")
-                begun = begun or bool(text)
-            pending = len(decoder.getstate()[0])
-            decoder.decode(b"", final=True)
-    except UnicodeDecodeError as cause:
-        at = read - pending + cause.start
-        raise TrainingError(
-            f"{path}: expected UTF-8 text, got byte 0x{cause.object[cause.start]:02x} at {at}:"
-            " convert the file"
-        ) from None
-    except FileNotFoundError:
-        raise TrainingError(f"{path}: file not found") from None
-    except OSError as cause:
-        raise TrainingError(f"{path}: cannot be read: {cause.strerror}") from None
 
 
 @dataclass(frozen=True)
@@ -149,7 +95,8 @@ def write_tokens(
         bos, eos: Stand for the marks; without a BOS nothing stands for the first.
 
     Raises:
-        TrainingError: see `read_documents`; or the disk is full.
+        DataError: see `read_documents`.
+        TrainingError: the disk is full.
     """
     if target.exists() and _ends_of(target).exists():
         return

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from bitinfer.errors import TrainingError
 from bitinfer.formats.new_folder import new_folder
-from bitinfer.train.data import BEGIN, END, read_documents
+from bitinfer.text_file import BEGIN, END, read_documents
 
 USER, ASSISTANT = "<|user|>", "<|assistant|>"
 _SPECIAL = ("<pad>", BEGIN, END, USER, ASSISTANT)  # ids 0 to 4
@@ -39,7 +39,8 @@ def train_tokenizer(sources: Iterable[Path], vocab_size: int, folder: Path) -> N
         folder: To make; its parent must exist.
 
     Raises:
-        TrainingError: a text is refused, or too small for so many tokens.
+        DataError: a text is refused.
+        TrainingError: it is too small for so many tokens.
         PackedFileError: the folder cannot be written.
     """
     if folder.exists():
