@@ -16,6 +16,7 @@
     ├── DataError              a file of text or JSON lines to train or measure a model on
     ├── TrainingError          a run's folder, or a run that cannot go on
     ├── GrammarError           a grammar, regular expression or JSON schema (also a ValueError)
+    ├── BatchError             a batch that cannot go on: its rows, its output or its model changed
     ├── SessionError           a file of keys and values that this model did not make
     ├── QueueFullError         a server that has too much to do; says when to come again
     └── PromptError            token ids that cannot be run (also a ValueError)
@@ -87,6 +88,10 @@ class GrammarError(BitinferError, ValueError):
 
 class SessionError(BitinferError):
     """A session file is damaged, or of another model."""
+
+
+class BatchError(BitinferError):
+    """A batch cannot begin or go on: its rows, its output or its model are not what they were."""
 
 
 class QueueFullError(BitinferError):

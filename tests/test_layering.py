@@ -34,6 +34,7 @@ PYTHON_LAYERS = [
     {"bench", "model_text"},
     {"export", "model"},
     {"doctor", "serve", "train"},
+    {"batch"},
     {"cli"},
     {"__main__"},
 ]

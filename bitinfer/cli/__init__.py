@@ -27,6 +27,7 @@ _COMMANDS = {
     "generate": "Continue a text.",
     "embed": "Turn texts into vectors.",
     "serve": "Serve a model over HTTP, as OpenAI's API has it.",
+    "batch": "Answer a file of requests, each row once.",
     "convert": "Pack a Hugging Face checkpoint for fast loading.",
     "export": "Write a model as GGUF, for other programs.",
     "pull": "Fetch a model from the Hugging Face hub.",

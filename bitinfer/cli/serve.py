@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from contextlib import nullcontext
 from typing import Any
 
@@ -19,6 +17,7 @@ from bitinfer.cli.options import (
     session_option,
     setting,
 )
+from bitinfer.cli.server_extra import needs_extra, print_log
 from bitinfer.cli.setting import Whole
 from bitinfer.serve.limits import QUEUE_LIMIT, SLOTS
 
@@ -66,15 +65,9 @@ def serve(name: str | None, **options: Any) -> None:
         if ctx.get_parameter_source("model") is ParameterSource.COMMANDLINE:
             raise click.UsageError("MODEL and --model: only one of them", ctx=ctx)
         options["model"] = name
-    try:
+    with needs_extra("server", ctx):
         from bitinfer.serve import server
         from bitinfer.serve.guard import Access
-    except ModuleNotFoundError as cause:
-        if (cause.name or "").startswith("bitinfer"):
-            raise
-        raise click.ClickException(
-            f'serve: needs {cause.name}: pip install "bitinfer[server]"'
-        ) from None
     host, key = options.pop("host"), options.pop("api_key")
     if not key and not server.is_local(host):
         raise click.UsageError(
@@ -83,7 +76,7 @@ def serve(name: str | None, **options: Any) -> None:
     access = Access(key or None, options.pop("allow_host"), options.pop("allow_origin"))
     served, session = options.pop("served_name"), options.pop("session")
     sizes = {name: options.pop(name) for name in ("slots", "queue_size")}
-    _print_log(options.pop("access_log"))
+    print_log(requests=options.pop("access_log"))
     with (
         server.bind(host, options.pop("port")) as sock,
         open_history(options) or nullcontext() as history,
@@ -98,14 +91,3 @@ def serve(name: str | None, **options: Any) -> None:
 
         kept: dict[str, Any] = {"session": session, "history": history}
         server.serve(model, sock, access, name=served, ready=ready, **kept, **sizes)
-
-
-def _print_log(requests: bool) -> None:
-    """Log to stderr: problems always, requests if wanted."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    for name in ("bitinfer.serve", "uvicorn.error"):
-        logger = logging.getLogger(name)
-        logger.handlers = [handler]
-        logger.propagate = False
-        logger.setLevel(logging.INFO if requests and name == "bitinfer.serve" else logging.WARNING)
