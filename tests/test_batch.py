@@ -159,6 +159,21 @@ def test_defaults_are_for_rows_that_lack_them(model: Model, tmp_path: Path) -> N
     assert [text_of(result) for result in read(output)] == expected
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_rows_are_not_blamed_when_the_model_has_ended(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(tmp_path / "in.jsonl", {"prompt": "The cat"}, {"prompt": "The dog"})
+    output = tmp_path / "out.jsonl"
+    with monkeypatch.context() as patch:
+        patch.setattr("bitinfer.serve.scheduler.Scheduler.plan", None)
+        with pytest.raises(BatchError, match="the model does not run any more"):
+            run_batch(model, source, output)
+    assert run_batch(model, source, output) == Progress(
+        rows=2, resumed=0, done=2, failed=0, tokens=ANY
+    )
+
+
 @pytest.fixture
 def rows(tmp_path: Path) -> Rows:
     source = write(tmp_path / "in.jsonl", *({"prompt": str(i)} for i in range(5)))

@@ -17,6 +17,7 @@ from bitinfer.serve import limits
 from bitinfer.serve.app import make_app
 from bitinfer.serve.batching import BatchingBackend
 from bitinfer.serve.guard import Access
+from bitinfer.serve.problems import ApiError
 from bitinfer.serve.service import Service
 
 Options = Mapping[str, Any]
@@ -45,13 +46,13 @@ class Runner:
         given = {name: value for name, value in (defaults or {}).items() if value is not None}
         self._defaults: dict[str, Any] = {"max_tokens": model.max_tokens, **given}
         self._seed = self._defaults.pop("seed", 0)
-        self._backend = BatchingBackend(
+        backend = BatchingBackend(
             model.engine,
             model.setup,
             slots=slots,
             queue_limit=self.at_once * limits.MOST_REPLIES,  # so that none is refused
         )
-        self._service = Service(model, self._backend, name)
+        self._service = Service(model, backend, name)
         self._app = make_app(self._service, Access())
 
     async def answer(self, number: int, line: bytes) -> bytes:
@@ -74,13 +75,22 @@ class Runner:
                 if row.body.get(field) is None:
                     row.body[field] = value
         reply = await self._ask(row.url, msgspec.json.encode(row.body))
-        if reply.status_code >= 500 and not self._backend.alive:
-            raise BatchError(f"row {number}: the batch has ended: the log says why")
+        if reply.status_code >= 500:
+            self._check_alive(number)
         return write_result(number, digest, row.custom_id, reply, None)
 
     def close(self) -> None:
         """Give up all that runs."""
         self._service.close()
+
+    def _check_alive(self, number: int) -> None:
+        """Tell an error of one row from one that all rows would get."""
+        try:
+            self._service.check_ready()
+        except ApiError:
+            raise BatchError(
+                f"row {number}: the model does not run any more: the same command goes on"
+            ) from None
 
     async def _ask(self, path: str, body: bytes) -> Answer:
         """Status, request id and body of what the application says."""

@@ -122,11 +122,6 @@ class BatchingBackend:
             blocks = list(load_blocks(path, self._engine, self._pool, free))
             self._scheduler.prefixes.restore(blocks)
 
-    @property
-    def alive(self) -> bool:
-        """Whether the thread runs; it ends at `close`, or by an error of its own."""
-        return self._thread.is_alive()
-
     def counts(self) -> Counts:
         """How busy it is; from any thread."""
         with self._changed:
