@@ -1,5 +1,7 @@
 """Texts to tokens to rows: nothing is lost, nothing doubled, and bad files are told in one line."""
 
+import resource
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -129,6 +131,21 @@ def test_a_file_that_is_no_text_is_refused_and_leaves_nothing(
     with pytest.raises(DataError) as error:
         tokens_of(content, tmp_path)
     assert str(error.value).startswith(f"{tmp_path / 'text.txt'}: {told}")
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
+
+
+def test_tokens_that_do_not_fit_on_the_disk_are_told_and_leave_nothing(tmp_path):
+    """A limit on the size of files stands in for the disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        (tmp_path / "text.txt").write_text("some words\n" * 900)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+        with pytest.raises(TrainingError, match=r"text\.u16: cannot be written: File too large"):
+            write_tokens(tmp_path / "text.txt", tmp_path / "text.u16", BACKEND, 1, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
     assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
 
 

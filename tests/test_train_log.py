@@ -17,37 +17,35 @@ def record(step: int, **validation: float) -> StepRecord:
 
 
 def test_records_are_read_back_to_the_last_bit(tmp_path):
-    log = RunLog(tmp_path, 0)
-    log.add(record(1))
-    log.add(record(2, val=0.1 + 0.2))
-    assert read_log(tmp_path) == log.close() == [record(1), record(2, val=0.1 + 0.2)]
+    with RunLog(tmp_path, 0) as log:
+        log.add(record(1))
+        log.add(record(2, val=0.1 + 0.2))
+        assert read_log(tmp_path) == log.records == [record(1), record(2, val=0.1 + 0.2)]
 
 
 @pytest.mark.parametrize("torn", ["", '{"step": 4, "tok', '{"step": 4}\n'])
 def test_a_resumed_log_has_each_step_once(torn, tmp_path):
-    log = RunLog(tmp_path, 0)
-    for step in (1, 2, 3):
-        log.add(record(step))
-    log.close()
+    with RunLog(tmp_path, 0) as log:
+        for step in (1, 2, 3):
+            log.add(record(step))
     with log.path.open("a") as file:
         file.write(torn)
-    resumed = RunLog(tmp_path, 2)
-    resumed.add(record(3))
-    assert [r.step for r in resumed.close()] == [1, 2, 3]
+    with RunLog(tmp_path, 2) as resumed:
+        resumed.add(record(3))
+    assert [r.step for r in resumed.records] == [1, 2, 3]
     assert [r.step for r in read_log(tmp_path)] == [1, 2, 3]
 
 
 def test_the_table_has_columns_for_each_validation_file(tmp_path):
-    log = RunLog(tmp_path, 0)
-    log.add(record(1))
-    log.add(record(2, **{"a.txt": 2.0, "b.txt": 800.0}))
-    log.keep()
+    with RunLog(tmp_path, 0) as log:
+        log.add(record(1))
+        log.add(record(2, **{"a.txt": 2.0, "b.txt": 800.0}))
+        log.keep()
     rows = list(csv.DictReader(io.StringIO((tmp_path / "log.csv").read_text())))
     assert float(rows[0]["loss"]) == record(1).loss
     assert rows[0]["loss a.txt"] == ""
     assert float(rows[1]["perplexity a.txt"]) == perplexity(2.0) == math.exp(2)
     assert float(rows[1]["perplexity b.txt"]) == math.inf
-    log.close()
 
 
 def test_the_log_that_cannot_be_written_is_told(tmp_path):

@@ -12,6 +12,7 @@ from bitinfer.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from bitinfer.train.bit_linear import BinaryLinear, BitLinear
+    from bitinfer.train.loop import TrainResult, train
     from bitinfer.train.saving import load, save
     from bitinfer.train.ternarize import ternarize
 
@@ -19,17 +20,21 @@ __all__ = [
     "BinaryLinear",
     "BitLinear",
     "TrainConfig",
+    "TrainResult",
     "load",
     "save",
     "ternarize",
+    "train",
 ]
 
 _LATE = {
     "BinaryLinear": "bit_linear",
     "BitLinear": "bit_linear",
+    "TrainResult": "loop",
     "load": "saving",
     "save": "saving",
     "ternarize": "ternarize",
+    "train": "loop",
 }
 
 

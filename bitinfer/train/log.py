@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import math
@@ -58,7 +59,7 @@ class RunLog:
         self.records = [record for record in read_log(folder) if record.step <= last_step]
         try:
             replace_file(self.path, "".join(map(_line, self.records)))
-            self._file = self.path.open("a", encoding="utf-8")
+            self._file = self.path.open("ab", buffering=0)
         except OSError as cause:
             raise self._unwritten(cause) from None
 
@@ -69,9 +70,10 @@ class RunLog:
             TrainingError: it cannot be written.
         """
         self.records.append(record)
+        line = _line(record).encode()
         try:
-            self._file.write(_line(record))
-            self._file.flush()
+            if self._file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as cause:
             raise self._unwritten(cause) from None
 
@@ -87,10 +89,11 @@ class RunLog:
         except OSError as cause:
             raise self._unwritten(cause) from None
 
-    def close(self) -> list[StepRecord]:
-        """Close the file; the records of all steps."""
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         self._file.close()
-        return self.records
 
     def _unwritten(self, cause: OSError) -> TrainingError:
         return TrainingError(f"{self.path}: cannot be written: {cause.strerror}")
