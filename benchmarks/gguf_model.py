@@ -3,7 +3,7 @@
 Every ternary weight and every norm is the same. llama.cpp's architecture ``bitnet`` gates with silu
 whatever the model does, which changes no size. The embedding, which is also the head, is stored as
 F16, or as Q6_K as by llama.cpp's own converter for the ternary types; the library ``gguf`` cannot
-encode that, so it is done here. No tokenizer is written: token ids are all that a benchmark needs.
+encode that, so it is done here. Token ids are all that most benchmarks need; a server wants words.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import gguf
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from bitinfer import _core
 from bitinfer.families.spec import EMBEDDING
@@ -41,7 +42,9 @@ _LAYER_NAMES = {
 }
 
 
-def write_gguf(folder: Path, out: Path, matrices: str, embedding: str) -> None:
+def write_gguf(
+    folder: Path, out: Path, matrices: str, embedding: str, *, words: bool = False
+) -> None:
     """Write the packed model of ``folder`` to ``out``, one tensor after the other.
 
     Args:
@@ -50,6 +53,7 @@ def write_gguf(folder: Path, out: Path, matrices: str, embedding: str) -> None:
         out: The GGUF file, replaced.
         matrices: Type of the ternary matrices: ``TQ1_0``, ``TQ2_0`` or ``F16``.
         embedding: One of `EMBEDDING_TYPES`.
+        words: Whether the file says what text each token is.
     """
     file = PackedFile(folder / PACKED_NAME)
     spec = file.header.spec
@@ -57,6 +61,10 @@ def write_gguf(folder: Path, out: Path, matrices: str, embedding: str) -> None:
         raise SystemExit(f"{folder}: expected sub-norms and a tied head, as llama.cpp's bitnet has")
     writer = gguf.GGUFWriter(out, "bitnet")
     _add_spec(writer, spec)
+    if words:
+        _add_words(writer, folder)
+    else:
+        writer.add_tokenizer_model("no_vocab")
     kinds = {n: "F32" for n in file if n.startswith("model.") and n.endswith(".weight")}
     kinds |= dict.fromkeys(file.header.ternary, matrices) | {EMBEDDING: embedding}
     for name, kind in kinds.items():
@@ -101,7 +109,21 @@ def _add_spec(writer: Any, spec: dict[str, Any]) -> None:
     writer.add_rope_freq_base(spec["rope_theta"])
     writer.add_layer_norm_rms_eps(spec["rms_norm_eps"])
     writer.add_vocab_size(spec["vocab_size"])
-    writer.add_tokenizer_model("no_vocab")
+
+
+def _add_words(writer: Any, folder: Path) -> None:
+    """The byte-level tokens of ``random_model.py``, the last two of them control tokens."""
+    ids = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
+    tokens = sorted(ids, key=ids.__getitem__)
+    *_, bos, eos = range(len(tokens))
+    kinds = [gguf.TokenType.NORMAL] * bos + [gguf.TokenType.CONTROL] * 2
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types(kinds)
+    writer.add_token_merges([f"{tokens[-4]} {tokens[-3]}"])  # of words that no text has
+    writer.add_bos_token_id(bos)
+    writer.add_eos_token_id(eos)
 
 
 def _data(file: PackedFile, name: str, kind: str) -> NDArray[Any]:

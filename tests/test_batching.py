@@ -263,6 +263,23 @@ def test_random_disconnects_leak_nothing(tales) -> None:
     asyncio.run(run())
 
 
+def test_a_shared_beginning_is_computed_once() -> None:
+    engine = Engine.load(bitinfer.default_model(), num_threads=2)  # a context of 1,024
+    shared = (STORY * 8)[:1000]
+    prompts = [[*shared, 300 + i, 400, 500, 600] for i in range(16)]
+
+    async def run() -> None:
+        wanted = request(max_tokens=5, logit_bias={2: -100.0, 3: -100.0})
+        async with running(engine, slots=16) as runner:
+            done = await asyncio.gather(*(runner.complete(ids, wanted) for ids in prompts))
+            counts = runner.backend.counts()
+        assert counts.run_tokens == 1000 + 16 * (4 + 4)  # of the tails, and of the replies
+        assert sorted(c.usage.cached_tokens for c in done) == [0] + [1000] * 15
+        assert same(done[7], alone(engine, prompts[7], wanted))
+
+    asyncio.run(run())
+
+
 def test_grammars_hold_in_a_batch(tales) -> None:
     pytest.importorskip("llguidance")
 
