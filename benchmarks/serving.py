@@ -46,7 +46,10 @@ def bitinfer_server(model: str, *options: str) -> Iterator[Process]:
     command = [sys.executable, "-m", "bitinfer", "serve", model, "--port", "0"]
     elsewhere = tempfile.gettempdir()  # the package without its compiled part lies in a checkout
     with subprocess.Popen(
-        [*command, "--no-access-log", *(options or ["--no-history"])], cwd=elsewhere, stderr=subprocess.PIPE, text=True
+        [*command, "--no-access-log", *(options or ["--no-history"])],
+        cwd=elsewhere,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         try:
             assert process.stderr is not None

@@ -165,6 +165,13 @@ def test_another_method_is_refused(served, method, path):
     assert (status, code(reply)) == (405, "method_not_allowed")
 
 
+def test_a_refused_method_is_told_all_that_are_taken(served):
+    with served.connect() as sock:
+        sock.sendall(b"PUT /history/1 HTTP/1.0\r\nhost: localhost\r\n\r\n")
+        head = sock.makefile("rb").read().lower()
+    assert b"\r\nallow: delete, get, head, patch\r\n" in head
+
+
 @pytest.mark.parametrize("path", ["/v2", "/v1/../../etc/passwd", "/static/..%2f..%2fetc/passwd"])
 def test_another_path_is_not_found(served, path):
     status, reply = served.ask("GET", path)
@@ -194,6 +201,29 @@ def test_a_body_that_says_it_is_huge_is_refused_at_once(served):
         )
         status, reply = answer(sock)
     assert (status, code(reply)) == (413, "body_too_large")
+
+
+def refuse(sock: socket.socket) -> None:
+    """Get an answer before the body, of nine bytes, is sent."""
+    sock.sendall(f"PUT {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n".encode())
+    said = b""
+    while not said.endswith(b"}}"):
+        said += sock.recv(4096)
+    assert b" 405 " in said
+
+
+def test_who_is_refused_before_the_body_is_sent_hears_it_and_may_go_on(served):
+    with served.connect() as sock:
+        refuse(sock)
+        sock.sendall(b"some body" + b"GET /health HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        assert answer(sock)[0] == 403
+
+
+def test_the_rest_of_a_refused_body_is_not_waited_for(served, monkeypatch):
+    monkeypatch.setattr(limits, "LINGER_TIME_S", 0.1)
+    with served.connect() as sock:
+        refuse(sock)
+        assert sock.recv(1) == b""
 
 
 def pour(sock: socket.socket, piece: bytes) -> bytes:

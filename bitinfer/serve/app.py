@@ -96,10 +96,12 @@ async def _http_error(request: Request, cause: Exception) -> Response:
     if cause.status_code == 404:
         error = ApiError(404, f"path: {path} is not served: /openapi.json lists all", "not_found")
     else:
+        routes = [route for route in _ROUTES if route.path_regex.match(path)]
+        allowed = {allowed for route in routes for allowed in route.methods or ()}
         error = ApiError(
             cause.status_code,
             f"method: {path} does not take {method}",
             "method_not_allowed",
-            headers=cause.headers,
+            headers={"allow": ", ".join(sorted(allowed))},
         )
     return error_response(request, error)

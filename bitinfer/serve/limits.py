@@ -10,7 +10,7 @@ KEEP_ALIVE_S = 30  # an idle connection is closed then
 MOST_BODY_BYTES = 8 << 20  # far above any context
 BODY_TIME_S = 60.0
 LINGER_BYTES = 64 << 20  # of a body that is too large: read and thrown away, so that
-LINGER_TIME_S = 2.0  # its sender hears the answer
+LINGER_TIME_S = 2.0  # its sender hears the answer; so is one of a request that is refused before
 SEND_TIME_S = 60.0  # a reader that takes nothing for so long is cut off
 MOST_DEPTH = 64  # of free JSON: schemas, tools, template variables
 

@@ -22,10 +22,6 @@ _TYPES: dict[type, str] = {
     PathConvertor: "string",
     StringConvertor: "string",
 }
-_ERROR = {
-    "description": "What is wrong, in OpenAI's shape",
-    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
-}
 _ERROR_SCHEMA = {
     "type": "object",
     "required": ["error"],
@@ -41,6 +37,13 @@ _ERROR_SCHEMA = {
             },
         }
     },
+}
+
+
+_OLLAMA_ERROR_SCHEMA = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {"type": "string"}},
 }
 
 
@@ -73,7 +76,11 @@ def documented(routes: Sequence[Route], bodies: Mapping[Any, type]) -> Any:
             "info": {"title": "bitinfer", "version": version()},
             "paths": paths,
             "components": {
-                "schemas": {**components, "Error": _ERROR_SCHEMA},
+                "schemas": {
+                    **components,
+                    "Error": _ERROR_SCHEMA,
+                    "OllamaError": _OLLAMA_ERROR_SCHEMA,
+                },
                 "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
             },
         }
@@ -86,12 +93,19 @@ def _method(route: Route) -> str:
     return next(iter((route.methods or set()) - {"HEAD"})).lower()
 
 
+def _error(path: str) -> dict[str, Any]:
+    """Answers that say what is wrong."""
+    api, name = ("Ollama", "OllamaError") if path.startswith("/api/") else ("OpenAI", "Error")
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+    return {"description": f"What is wrong, in {api}'s shape", "content": content}
+
+
 def _operation(route: Route, schema: Mapping[str, Any] | None) -> dict[str, Any]:
     """The entry of a route."""
     summary = (inspect.getdoc(route.endpoint) or "").split("\n")[0].rstrip(".")
     entry: dict[str, Any] = {
         "summary": summary,
-        "responses": {"200": {"description": "The answer"}, "4XX": _ERROR},
+        "responses": {"2XX": {"description": "The answer"}, "4XX": _error(route.path)},
         "security": [] if route.path in OPEN_PATHS else [{}, {"key": []}],
     }
     if schema is not None:

@@ -20,14 +20,15 @@ class Protocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected; it has a while to say what it wants."""
         self._asking, self._reading = _Deadline(self.loop), _Deadline(self.loop)
+        self._lingering = _Deadline(self.loop)
         super().connection_made(transport)
         self._expect_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
         super().connection_lost(exc)
-        self._asking.stop()
-        self._reading.stop()
+        for deadline in (self._asking, self._reading, self._lingering):
+            deadline.stop()
 
     def data_received(self, data: bytes) -> None:
         """Bytes came; the first of a further request start its time."""
@@ -36,6 +37,8 @@ class Protocol(H11Protocol):
         super().data_received(data)
         if self.conn.their_state is not h11.IDLE:
             self._asking.stop()
+        if self.conn.their_state is not h11.SEND_BODY:
+            self._lingering.stop()
 
     def pause_writing(self) -> None:
         """The client does not read; it has a while to go on."""
@@ -48,10 +51,13 @@ class Protocol(H11Protocol):
         super().resume_writing()
 
     def on_response_complete(self) -> None:
-        """The answer is out; a body that nobody read is not waited for."""
+        """The answer is out; what still comes of the body is thrown away, for a while.
+
+        To close at once could take the answer away from a client that is still sending.
+        """
         super().on_response_complete()
         if self.conn.their_state is h11.SEND_BODY:
-            self.transport.close()
+            self._lingering.start(limits.LINGER_TIME_S, self.transport.close)
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP, or has too large headers."""

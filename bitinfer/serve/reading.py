@@ -13,6 +13,7 @@ from bitinfer.serve import limits
 from bitinfer.serve.problems import ApiError
 
 Body = TypeVar("Body")
+_CLOSE = {"connection": "close"}  # after it: the rest of the body is not waited for
 
 
 async def read(request: Request, kind: type[Body]) -> Body:
@@ -33,7 +34,7 @@ async def read(request: Request, kind: type[Body]) -> Body:
         body = await asyncio.wait_for(_bytes(request), limits.BODY_TIME_S)
     except asyncio.TimeoutError:
         late = f"body: not there within {limits.BODY_TIME_S:g} s"
-        raise ApiError(408, late, "timeout") from None
+        raise ApiError(408, late, "timeout", headers=_CLOSE) from None
     return decode(body, kind)
 
 
@@ -85,6 +86,7 @@ def _too_large(length: int) -> ApiError:
         413,
         f"body: expected at most {limits.MOST_BODY_BYTES} bytes, got {length} or more",
         "body_too_large",
+        headers=_CLOSE,
     )
 
 

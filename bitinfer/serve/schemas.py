@@ -68,10 +68,11 @@ class Generation(_Sampling, kw_only=True):
     user: Annotated[str, Meta(max_length=256)] | None = None
 
 
-class TextPart(Struct, tag_field="type", tag="text"):
+class TextPart(Struct):
     """A part of a message; there is no other kind."""
 
     text: Text
+    type: Literal["text"]
 
 
 class FunctionCall(Struct):
