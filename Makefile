@@ -16,7 +16,7 @@ RUN = @run() { said=$$1; shift; echo "$$said"; mkdir -p build; \
   "$$@" >$(LOG) 2>&1 </dev/null || \
   { tail -n 25 $(LOG); echo "failed: $$said (all of it in $(LOG))"; exit 1; } >&2; }; run
 
-.PHONY: help chat test bench bench-kernels lint types tidy docs load oracle interop cpp emulate wheel clean FORCE
+.PHONY: help chat test bench bench-kernels lint types tidy docs load fuzz-api oracle interop cpp emulate wheel clean FORCE
 .NOTPARALLEL:
 
 help:
@@ -29,6 +29,7 @@ help:
 	@echo "make tidy     clang-tidy on csrc"
 	@echo "make docs     write what is generated: docs/cli.md, tables and plots of figures"
 	@echo "make load     10,000 questions to a server, 64 at a time, and clients that go away"
+	@echo "make fuzz-api   500 requests to each route, made of the server's OpenAPI document"
 	@echo "make oracle   comparisons with transformers (installs torch)"
 	@echo "make interop  tests with other programs: Ray, clients of the server (installs them)"
 	@echo "make cpp      C++ tests under sanitizers"
@@ -69,6 +70,9 @@ docs: .venv/.extra-test
 
 load: .venv/.extra-test
 	@$(PY) benchmarks/load.py --record $(ARGS)
+
+fuzz-api: .venv/.extra-interop
+	@$(PY) benchmarks/fuzz_api.py --record $(ARGS)
 
 oracle: .venv/.extra-oracle .venv/.smollm2
 	@cd tests/oracle && ../../$(PY) ../../$(BIN)/pytest -q -n 2 --dist loadfile $(ARGS)

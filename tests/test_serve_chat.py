@@ -222,6 +222,11 @@ def test_the_second_message_takes_the_first_from_the_cache(chat):
         ({"messages": "hi"}, "messages", "str"),
         ({"messages": [["hi"]]}, "messages[0]", "array"),
         ({"messages": []}, "messages", "1"),
+        (
+            {"messages": [{"role": "user", "content": [{"text": "hi"}]}]},
+            "messages[0].content[0].type",
+            "none",
+        ),
         ({"messages": [{"role": "x", "content": "y"}]}, "messages[0].role", "x"),
         ({"max_tokens": 0}, "max_tokens", "1"),
         ({"stop": ["a"] * 17}, "stop", "16"),
