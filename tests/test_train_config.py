@@ -1,6 +1,7 @@
 """A run's config and schedule: bounds, kinds, what binds a resumed run; formulas by hand."""
 
 import json
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -108,3 +109,17 @@ def test_a_recipe_that_is_not_toml_is_told(text, tmp_path):
         read_toml(tmp_path / "r.toml")
     with pytest.raises(ConfigError, match=r"none\.toml: cannot be read: No such file"):
         read_toml(tmp_path / "none.toml")
+
+
+def test_the_recipe_of_the_page_is_one(tmp_path):
+    page = Path(__file__).resolve().parent.parent / "docs" / "training.md"
+    (block,) = re.findall(r"^```toml\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "r.toml").write_text(block)
+    config = TrainConfig.from_mapping(read_toml(tmp_path / "r.toml"), "r.toml")
+    assert config.shape == {"hidden_size": 256, "num_hidden_layers": 6}
+
+
+def test_the_page_names_what_may_change():
+    page = Path(__file__).resolve().parent.parent / "docs" / "training.md"
+    sentence = re.search(r"same settings; only (.*?)may\s+change", page.read_text(), re.DOTALL)
+    assert set(re.findall(r"`(\w+)`", sentence[1])) == set(FREE_FIELDS)

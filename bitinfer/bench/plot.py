@@ -20,7 +20,6 @@ from bitinfer.bench.plot_style import COLOURS, rc_params
 from bitinfer.bench.record import Record
 from bitinfer.bench.tables import PART_COLUMNS
 
-SUFFIXES = (".png", ".svg")
 _MARKS = "osD^vP"
 _PANEL_INCHES = (4.4, 4.2)
 _CAPTION_CHARACTERS = 78  # to a panel's width

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+SUFFIXES = (".png", ".svg")  # of pictures
 COLOURS = {  # without those that are faint on the paper
     "light": ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"),
     "dark": ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00"),

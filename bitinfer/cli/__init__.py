@@ -29,6 +29,7 @@ _COMMANDS = {
     "serve": "Serve a model over HTTP, as OpenAI's API has it.",
     "batch": "Answer a file of requests, each row once.",
     "convert": "Pack a Hugging Face checkpoint for fast loading.",
+    "train": "Train a ternary model on text files.",
     "export": "Write a model as GGUF, for other programs.",
     "pull": "Fetch a model from the Hugging Face hub.",
     "list": "List pulled models.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,6 +11,7 @@ import click
 from bitinfer.cli.bench_compare import compare
 from bitinfer.cli.counts import Counts
 from bitinfer.cli.options import QUIET_MODE, layout_options, take_quiet_threads
+from bitinfer.cli.plots import check_plots, plot_options
 from bitinfer.cli.rounds import rounds_bar
 
 if TYPE_CHECKING:
@@ -127,21 +127,7 @@ Examples:
     metavar="FILE",
     help="Write a list of records to FILE; - is stdout, instead of --output",
 )
-@click.option(
-    "--plot",
-    "plots",
-    type=click.Path(dir_okay=False, path_type=Path),
-    multiple=True,
-    metavar="FILE",
-    help="Draw the figures into FILE.png or FILE.svg; may be repeated",
-)
-@click.option(
-    "--theme",
-    type=click.Choice(["light", "dark"]),
-    default="light",
-    show_default=True,
-    help="Colours of the plot",
-)
+@plot_options
 def bench(
     model: str | None,
     json_path: str | None,
@@ -165,8 +151,7 @@ def bench(
     from bitinfer.cli.model_argument import model_folder
     from bitinfer.engine import Engine
 
-    if plots:
-        _check_plots(plots)
+    check_plots(plots)
     folder = model_folder(model)
     threads = measured.pop("threads") or ()
     engine = Engine.load(
@@ -195,22 +180,6 @@ def bench(
         output = "json"
     if output != "table" or json_path is None:
         _show(records, output)
-
-
-def _check_plots(paths: tuple[Path, ...]) -> None:
-    """Refuse before the measurement what could not be drawn after it."""
-    from bitinfer.bench.plot import SUFFIXES
-
-    for path in paths:
-        if path.suffix.lower() not in SUFFIXES:
-            raise click.BadParameter(
-                f"expected a name that ends with {' or '.join(SUFFIXES)}, got '{path}'",
-                param_hint="'--plot'",
-            )
-    if importlib.util.find_spec("matplotlib") is None:
-        raise click.ClickException(
-            "--plot: matplotlib is missing: install it with pip install 'bitinfer[plot]'"
-        )
 
 
 def _measure(

@@ -57,10 +57,13 @@ def new_model(config: TrainConfig, vocab_size: int, bos: int | None, eos: int) -
     torch.manual_seed(config.seed)
     try:
         made = AutoConfig.for_model(kind, **shape)
-        return AutoModelForCausalLM.from_config(made, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_config(made, dtype=torch.float32)
+        with torch.no_grad():
+            model(torch.zeros(1, 2, dtype=torch.int64))  # a shape may be built, and not run
     except Exception as cause:  # whatever a class of transformers raises for its config
         reason = " ".join(str(cause).split())[:200]
-        raise ConfigError(f"shape: expected a model of transformers, got {reason}") from None
+        raise ConfigError(f"shape: expected one that transformers runs, got: {reason}") from None
+    return model
 
 
 def start_model(folder: Path) -> PreTrainedModel:

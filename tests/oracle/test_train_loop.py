@@ -237,7 +237,11 @@ def test_a_tokenizer_larger_than_the_vocabulary_is_refused(config, tmp_path):
     [
         ({"data": ()}, "data: expected a text file or more to train on"),
         ({"gradient_accumulation_steps": 3}, "batch_size: expected a multiple of processes"),
-        ({"shape": {**SHAPE, "num_attention_heads": "two"}}, "shape: expected a model of trans"),
+        ({"shape": {**SHAPE, "num_attention_heads": "two"}}, "shape: expected one that trans"),
+        (
+            {"shape": {**SHAPE, "head_dim": 8}},
+            "shape: expected one that transformers runs, got: The",
+        ),
         ({"sub_norm": False, "ternary_from": 0.5}, "sub_norm: expected true"),
         (
             {"shape": {**SHAPE, "model_type": "llama"}, "ternary_from": 0.5},
