@@ -52,7 +52,7 @@ class TrainConfig:
         "What config.json says of the model, over the defaults", default_factory=dict
     )
     linear: str = _choice("bitnet", "Projections", "bitnet", "binary", "full")
-    sub_norm: bool = _other("Norms before o_proj and down_proj", default=True)
+    sub_norm: bool = _other("Norms before o_proj and down_proj of ternary layers", default=True)
     num_groups: int = _number(1, "Groups of columns, of binary projections", 1, 1024)
     threshold: float = _number(0.5, "Share of the mean up to which a ternary weight is 0", 0, 10)
     ternary_from: float = _number(0.0, "Share of the steps with full-precision projections", 0, 1)
@@ -76,7 +76,9 @@ class TrainConfig:
     )
     validate_every: int = _number(500, "Steps between validations; one is at the end", 1, 1 << 31)
     save_every: int = _number(200, "Steps between checkpoints", 1, 1 << 31)
-    form: str = _choice("packed", "Weights of the model written at the end", "packed", "master")
+    form: str = _choice(
+        "packed", "Weights that are written at the end; binary ones as masters", "packed", "master"
+    )
 
     def __post_init__(self) -> None:
         """Check each field.

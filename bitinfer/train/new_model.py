@@ -16,6 +16,7 @@ from bitinfer.formats.source import SIDE_FILES
 from bitinfer.json_file import read_json_object
 from bitinfer.train.bit_linear import BinaryLinear, BitLinear
 from bitinfer.train.config import TrainConfig
+from bitinfer.train.quantizers import ABSMEAN_THRESHOLD
 from bitinfer.train.saving import CONFIG, WEIGHTS, load, save
 from bitinfer.train.ternarize import ternarize
 
@@ -42,7 +43,7 @@ def new_model(config: TrainConfig, vocab_size: int, bos: int | None, eos: int) -
         bos, eos: Ids that go into the model's config.
 
     Raises:
-        ConfigError: transformers refuses the shape.
+        ConfigError: transformers refuses the shape, or ``sub_norm`` does not go with it.
     """
     shape = {
         **DEFAULT_SHAPE,
@@ -54,6 +55,10 @@ def new_model(config: TrainConfig, vocab_size: int, bos: int | None, eos: int) -
         "pad_token_id": None,
     }
     kind = shape.pop("model_type")
+    if kind == "bitnet" and not config.sub_norm:
+        raise ConfigError(
+            "sub_norm: expected true, a model of bitnet has its norms: take model_type llama"
+        )
     torch.manual_seed(config.seed)
     try:
         made = AutoConfig.for_model(kind, **shape)
@@ -98,6 +103,11 @@ def check_ternary(config: TrainConfig, model: PreTrainedModel) -> None:
             f"ternary_from: expected 0 where sub_norm adds norms to a {kind}, got"
             f" {config.ternary_from}: take model_type bitnet, which has them, or no sub_norm"
         )
+    if config.form == "master" and config.threshold != ABSMEAN_THRESHOLD:
+        raise ConfigError(
+            f"form: expected packed for a threshold of {config.threshold}, which masters do not"
+            " tell, got master"
+        )
     with torch.device("meta"):
         to_ternary(config, type(model)(model.config).float())
 
@@ -128,7 +138,8 @@ def save_model(config: TrainConfig, model: PreTrainedModel, folder: Path, tokeni
         TrainingError: it holds numbers that are not finite.
     """
     if is_ternary(model):
-        form = "master" if config.linear == "binary" else config.form
+        binary = any(isinstance(module, BinaryLinear) for module in model.modules())
+        form = "master" if binary else config.form
         try:
             save(model, folder, form, tokenizer=tokenizer, replace=True)
         except ValueError as cause:

@@ -151,6 +151,8 @@ def test_two_processes_are_one_process(config, unbroken, tmp_path):
     assert [r.grad_norm for r in read_log(tmp_path / "run")] == [
         r.grad_norm for r in pieces.records
     ]
+    measured = [r.validation for r in read_log(tmp_path / "run") if r.validation]
+    assert measured == [pytest.approx(r.validation) for r in pieces.records if r.validation]
     assert both[0] == pytest.approx(unbroken.losses[0], rel=1e-5)
     assert both == pytest.approx(unbroken.losses, rel=0.02)
     with Model.load(tmp_path / "run" / "model") as model:
@@ -242,7 +244,10 @@ def test_a_tokenizer_larger_than_the_vocabulary_is_refused(config, tmp_path):
             {"shape": {**SHAPE, "head_dim": 8}},
             "shape: expected one that transformers runs, got: The",
         ),
-        ({"sub_norm": False, "ternary_from": 0.5}, "sub_norm: expected true"),
+        ({"sub_norm": False}, "sub_norm: expected true"),
+        ({"sub_norm": False, "linear": "full"}, "sub_norm: expected true"),
+        ({"threshold": 0.7, "form": "master"}, "form: expected packed for a threshold of 0.7"),
+        ({"num_groups": 2, "ternary_from": 0.5}, "num_groups: expected 1 of ternary weights, got"),
         (
             {"shape": {**SHAPE, "model_type": "llama"}, "ternary_from": 0.5},
             "ternary_from: expected 0 where sub_norm adds norms to a llama, got 0.5",
