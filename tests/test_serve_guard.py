@@ -400,6 +400,7 @@ VALID = {
     "/v1/embeddings": {"input": "Hi"},
     "/api/chat": {"model": NAME, "messages": QUESTION, "options": {"num_predict": 2}},
     "/api/generate": {"model": NAME, "prompt": "Hi", "options": {"num_predict": 2}},
+    "/api/show": {"model": NAME},
     "/tokenize": {"content": "Hi"},
     "/detokenize": {"tokens": [300]},
 }

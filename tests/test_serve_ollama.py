@@ -79,6 +79,20 @@ def test_formats_and_thinking(ask):
     assert whole["message"]["content"] == ""
 
 
+def test_show_and_ps_tell_what_the_model_is(ask, model):
+    status, found = ask("/api/show", {"name": NAME})
+    assert status == 200
+    assert found["capabilities"] == ["completion", "tools", "thinking"]
+    assert found["template"] == model.chat_template.source
+    family = found["model_info"]["general.architecture"]
+    assert found["model_info"][f"{family}.context_length"] == model.context_length
+    status, found = ask("/api/show", {"model": "llama3"})
+    assert (status, list(found)) == (404, ["error"])
+    (one,) = ask("/api/ps")[1]["models"]
+    assert (one["model"], one["context_length"]) == (f"{NAME}:latest", model.context_length)
+    assert datetime.fromisoformat(one["expires_at"].replace("Z", "+00:00")).timestamp() > 0
+
+
 def test_tags_list_the_model(ask):
     status, found = ask("/api/tags")
     assert status == 200

@@ -6,8 +6,11 @@ import json
 
 import pytest
 
+from bitinfer.model import Model
+from bitinfer.runtime import default_model
 from bitinfer.serve.chat_reply import ChatReply
-from bitinfer.serve.tools import ToolFormat
+from bitinfer.serve.schemas import Function
+from bitinfer.serve.tools import ToolFormat, closed
 
 TAGGED, BARE = ToolFormat("tools <tool_call>"), ToolFormat('tools "parameters"')
 CALL = '{"name": "f", "arguments": {"x": 1}}'
@@ -58,3 +61,62 @@ def test_a_whole_message_is_made_of_the_same_parts():
     assert message["content"] == "Yes."
     assert [call["function"]["name"] for call in message["tool_calls"]] == ["f"]
     assert "index" not in message["tool_calls"][0]
+
+
+CITY = {"type": "object", "properties": {"city": {"enum": ["Rome"]}}, "required": ["city"]}
+CLOSED = {**CITY, "additionalProperties": False}
+SCHEMAS = {
+    "plain": (CITY, CLOSED),
+    "open": ({**CITY, "additionalProperties": True}, {**CITY, "additionalProperties": True}),
+    "inside": (
+        {"type": "array", "items": {"anyOf": [CITY, {"type": "null"}]}},
+        {"type": "array", "items": {"anyOf": [CLOSED, {"type": "null"}]}},
+    ),
+    "defined": (
+        {"properties": {"a": {"$ref": "#/$defs/A"}, "b": True}, "$defs": {"A": CITY}},
+        {
+            "properties": {"a": {"$ref": "#/$defs/A"}, "b": True},
+            "$defs": {"A": CLOSED},
+            "additionalProperties": False,
+        },
+    ),
+    "joined": ({**CITY, "allOf": [{"properties": {"x": {}}}]},) * 2,
+    "branches": ({**CITY, "anyOf": [CITY, {"properties": {"x": {}}}]},) * 2,
+    "a property of that name": (
+        {"properties": {"properties": CITY}},
+        {"properties": {"properties": CLOSED}, "additionalProperties": False},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_arguments_are_those_that_a_function_names(name):
+    schema, expected = SCHEMAS[name]
+    before = json.dumps(schema)
+    assert closed(schema) == expected
+    assert json.dumps(schema) == before
+
+
+NESTED = {
+    "type": "object",
+    "properties": {"place": {"$ref": "#/$defs/Place"}},
+    "required": ["place"],
+    "$defs": {"Place": CITY},
+}
+ODD, PLAIN = Function("a.b-c", parameters=NESTED), Function("f", parameters=CITY)
+ROME = {"city": "Rome"}
+
+
+@pytest.mark.parametrize("form", [TAGGED, BARE])
+def test_a_forced_call_is_one_of_the_functions_with_its_arguments(form):
+    with Model.load(default_model(), num_threads=1) as model:
+        for functions in ([ODD], [PLAIN], [ODD, PLAIN]):
+            grammar = form.grammar(functions)
+            text = model.generate("Hi", grammar=grammar, temperature=0, max_tokens=200).text
+            reply = ChatReply(tools=form)
+            reply.add(text)
+            reply.finish()
+            (call,) = reply.message["tool_calls"]
+            found = call["function"]["name"], json.loads(call["function"]["arguments"])
+            expected = {"a.b-c": {"place": ROME}, "f": ROME}
+            assert found in [(function.name, expected[function.name]) for function in functions]

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from bitinfer.errors import BitinferError
-from bitinfer.serve import conversations, info, ollama, pages, schemas
+from bitinfer.serve import conversations, info, ollama, ollama_models, pages, schemas
 from bitinfer.serve.chat import chat_completions
 from bitinfer.serve.completions import completions
 from bitinfer.serve.embeddings import EmbeddingsRequest, embeddings
@@ -32,6 +32,7 @@ _POSTS: dict[str, tuple[Callable[[Request], Awaitable[Response]], type]] = {
     "/v1/embeddings": (embeddings, EmbeddingsRequest),
     "/api/chat": (ollama.chat, ollama.OllamaChat),
     "/api/generate": (ollama.generate, ollama.OllamaGenerate),
+    "/api/show": (ollama_models.show, ollama_models.OllamaShow),
     "/tokenize": (info.tokenize, schemas.TokenizeRequest),
     "/detokenize": (info.detokenize, schemas.DetokenizeRequest),
 }
@@ -45,8 +46,9 @@ _GETS = {
     "/openapi.json": openapi,
     "/v1/models": info.models,
     "/v1/models/{name:path}": info.one_model,
-    "/api/tags": ollama.tags,
-    "/api/version": ollama.version,
+    "/api/tags": ollama_models.tags,
+    "/api/ps": ollama_models.ps,
+    "/api/version": ollama_models.version,
 }
 _ROUTES = [Route(path, endpoint) for path, endpoint in _GETS.items()]
 _ROUTES += [Route(path, endpoint, methods=["POST"]) for path, (endpoint, _) in _POSTS.items()]

@@ -1,9 +1,8 @@
-"""Ollama's API (/api/chat, generate, tags, version); each request becomes one of OpenAI's."""
+"""Ollama's /api/chat and /api/generate; each request becomes one of OpenAI's."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from datetime import datetime, timezone
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -11,11 +10,10 @@ from msgspec import Meta, Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from bitinfer import runtime
-from bitinfer.families.spec import num_parameters
 from bitinfer.serve import limits
 from bitinfer.serve.chat import ChatAnswer, start_chat
 from bitinfer.serve.events import JsonResponse, PieceResponse, unless_gone
+from bitinfer.serve.ollama_models import time_text
 from bitinfer.serve.problems import api_error, refuse
 from bitinfer.serve.reading import read
 from bitinfer.serve.schemas import (
@@ -147,34 +145,6 @@ async def generate(request: Request) -> Response:
     return await _answer(request, body, [*messages, ChatMessage("user", body.prompt)], piece)
 
 
-async def tags(request: Request) -> Response:
-    """The model that there is."""
-    service: Service = request.app.state.service
-    engine = service.model.engine
-    details = {
-        "format": "bitinfer",
-        "family": engine.spec["model_type"],
-        "families": [engine.spec["model_type"]],
-        "parameter_size": f"{num_parameters(engine.spec) / 1e6:.0f}M",
-        "quantization_level": engine.packing,
-    }
-    name = f"{service.name}:latest"
-    model = {
-        "name": name,
-        "model": name,
-        "modified_at": _time(service.started),
-        "size": sum(file.stat().st_size for file in engine.folder.iterdir() if file.is_file()),
-        "digest": "",
-        "details": details,
-    }
-    return JsonResponse({"models": [model]})
-
-
-async def version(request: Request) -> Response:
-    """The version of bitinfer."""
-    return JsonResponse({"version": runtime.version()})
-
-
 def _message(message: OllamaMessage) -> ChatMessage:
     refuse(message, "images")
     calls = [
@@ -236,7 +206,7 @@ async def _lines(
     try:
         async for part in answer.parts():
             for delta in part.deltas:
-                line = {**head, "created_at": _time(), **piece(delta), "done": False}
+                line = {**head, "created_at": time_text(), **piece(delta), "done": False}
                 yield msgspec.json.encode(line) + b"\n"
         yield msgspec.json.encode({**head, **piece({}), **_end(answer)}) + b"\n"
     except Exception as cause:  # the status has been sent
@@ -249,7 +219,7 @@ def _end(answer: ChatAnswer) -> dict[str, Any]:
     times = done.usage.prefill_s, done.usage.decode_s
     prefill_ns, decode_ns = (int(seconds * 1e9) for seconds in times)
     return {
-        "created_at": _time(),
+        "created_at": time_text(),
         "done": True,
         "done_reason": done.finish_reason,
         "total_duration": prefill_ns + decode_ns,
@@ -259,10 +229,3 @@ def _end(answer: ChatAnswer) -> dict[str, Any]:
         "eval_count": done.usage.completion_tokens,
         "eval_duration": decode_ns,
     }
-
-
-def _time(seconds: float | None = None) -> str:
-    """A point in time; None: now."""
-    zone = timezone.utc
-    moment = datetime.now(zone) if seconds is None else datetime.fromtimestamp(seconds, zone)
-    return moment.isoformat().replace("+00:00", "Z")

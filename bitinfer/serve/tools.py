@@ -18,6 +18,15 @@ from bitinfer.serve.schemas import Function
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 _ARGUMENTS = ("arguments", "parameters")
 
+# Words of JSON schema beside which an object may need properties that it does not name itself.
+_OPENERS = {
+    "additionalProperties",
+    "unevaluatedProperties",
+    "patternProperties",
+    "dependentSchemas",
+}
+_OPENERS |= {"$ref", "allOf", "anyOf", "oneOf", "if", "not"}
+
 
 class ToolFormat:
     """How a template has calls written."""
@@ -30,24 +39,47 @@ class ToolFormat:
         self._arguments = _ARGUMENTS[llama]
 
     def grammar(self, functions: Sequence[Function]) -> str:
-        """A Lark grammar of one call of one of the functions."""
-        calls = [
-            {
-                "type": "object",
-                "properties": {
-                    "name": {"const": function.name},
-                    self._arguments: function.parameters or {"type": "object"},
-                },
-                "required": ["name", self._arguments],
-                "additionalProperties": False,
-            }
-            for function in functions
-        ]
-        schema = {"x-guidance": {"whitespace_flexible": False}, "anyOf": calls}
-        text = f"call: %json {json.dumps(schema)}\n"
+        """A Lark grammar of one call of one of the functions.
+
+        The arguments of each are a rule of their own, where ``$ref`` finds its definitions.
+        """
+        calls, rules = [], []
+        for number, function in enumerate(functions):
+            name = json.dumps(function.name)
+            head = json.dumps(f'{{"name":{name},"{self._arguments}":')
+            schema = closed(function.parameters or {"type": "object"})
+            schema["x-guidance"] = {"whitespace_flexible": False}
+            calls.append(f"call{number}")
+            rules.append(f'call{number}: {head} arguments{number} "}}"')
+            rules.append(f"arguments{number}: %json {json.dumps(schema)}")
+        call = f"({' | '.join(calls)})"
         if self.tagged:
-            return f'start: "{_OPEN}\\n" call "\\n{_CLOSE}"\n{text}'
-        return f"start: call\n{text}"
+            call = f'"{_OPEN}\\n" {call} "\\n{_CLOSE}"'
+        return "\n".join([f"start: {call}", *rules, ""])
+
+
+def closed(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema whose objects have no properties but those they name, unless it says more of them.
+
+    A function takes no others, and a model that may invent some hardly comes to an end.
+    """
+    found = dict(schema)
+    for key in ("properties", "$defs", "definitions"):
+        if isinstance(inner := found.get(key), dict):
+            found[key] = {name: _closed(one) for name, one in inner.items()}
+    if "items" in found:
+        found["items"] = _closed(found["items"])
+    if "properties" in found and _OPENERS.isdisjoint(found):
+        found["additionalProperties"] = False
+    elif "properties" not in found:
+        for key in ("anyOf", "oneOf"):
+            if isinstance(inner := found.get(key), list):
+                found[key] = [_closed(one) for one in inner]
+    return found
+
+
+def _closed(schema: Any) -> Any:
+    return closed(schema) if isinstance(schema, dict) else schema
 
 
 class ToolCallParser:

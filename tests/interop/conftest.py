@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from served import Running, model_with_template, running
 
 from bitinfer import default_model
 from bitinfer.model import Model
@@ -50,3 +51,18 @@ def cluster() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def talker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+    """The embedded model with a template that knows tools and thinking."""
+    folder = tmp_path_factory.mktemp("talker") / "model"
+    with Model.load(model_with_template(folder), num_threads=1) as model:
+        yield model
+
+
+@pytest.fixture(scope="session")
+def server(talker: Model) -> Iterator[Running]:
+    """A server of `talker` that anybody may ask."""
+    with running(talker) as server:
+        yield server
