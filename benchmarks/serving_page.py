@@ -69,8 +69,8 @@ def fuzz(records: list[dict[str, Any]]) -> str:
     errors = sum(count for status, count in counts if status.startswith("5"))
     return (
         f"{one['program']} made {one['requests']:,} valid and other requests of the OpenAPI"
-        f" document, {one['examples']} and more for each route that takes a body: {errors} answers were a 5xx"
-        f" ({one['date'][:10]}, commit {one['commit']})."
+        f" document, {one['examples']} and more for each route that takes a body:"
+        f" {errors} answers were a 5xx ({one['date'][:10]}, commit {one['commit']})."
     )
 
 
