@@ -9,9 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from bitinfer.train.config import TrainConfig
+from bitinfer.train.distill_config import DistillConfig, LossWeights
 
 if TYPE_CHECKING:
     from bitinfer.train.bit_linear import BinaryLinear, BitLinear
+    from bitinfer.train.distillation import distill
     from bitinfer.train.loop import TrainResult, train
     from bitinfer.train.saving import load, save
     from bitinfer.train.ternarize import ternarize
@@ -19,8 +21,11 @@ if TYPE_CHECKING:
 __all__ = [
     "BinaryLinear",
     "BitLinear",
+    "DistillConfig",
+    "LossWeights",
     "TrainConfig",
     "TrainResult",
+    "distill",
     "load",
     "save",
     "ternarize",
@@ -31,6 +36,7 @@ _LATE = {
     "BinaryLinear": "bit_linear",
     "BitLinear": "bit_linear",
     "TrainResult": "loop",
+    "distill": "distillation",
     "load": "saving",
     "save": "saving",
     "ternarize": "ternarize",
