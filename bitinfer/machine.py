@@ -36,6 +36,12 @@ def machine_facts(checkout: Path | None = None) -> dict[str, Any]:
     }
 
 
+def checkout_here() -> Path | None:
+    """The current folder, if it is a checkout of bitinfer: then records name its commit."""
+    here = Path.cwd()
+    return here if (here / "csrc" / "pack" / "format.h").is_file() else None
+
+
 def cpu_name() -> str:
     """The CPU's own name, else the name of its architecture."""
     if platform.system() == "Darwin":

@@ -17,7 +17,7 @@ PYTHON_LAYERS = [
     {"errors", "cgroup", "energy", "chat_template_worker", "progress", "reference", "thinking"},
     {"cpu_count", "history", "json_file", "settings"},
     {"hardware", "json_values", "runtime", "text_file", "yarn"},
-    {"config", "machine", "pooling"},
+    {"config", "losses", "machine", "pooling"},
     {"formats"},
     {"families"},
     {"tuning"},
@@ -33,7 +33,7 @@ PYTHON_LAYERS = [
     {"generate"},
     {"bench", "model_text"},
     {"export", "model"},
-    {"doctor", "serve", "train"},
+    {"doctor", "evaluate", "serve", "train"},
     {"batch"},
     {"cli"},
     {"__main__"},
@@ -50,7 +50,7 @@ CORE_USERS = {
         "engine",
         "__init__",
     ),
-    *("i2s_layout", "sampling.candidates", "export.weights", "formats.scaled"),
+    *("i2s_layout", "losses", "sampling.candidates", "export.weights", "formats.scaled"),
 }
 
 CPP_LAYERS = ["util", "threads", "pack", "kernels", "dispatch", "ops", "model", "bindings, c_api"]

@@ -38,6 +38,7 @@ _COMMANDS = {
     "rm": "Remove a pulled model.",
     "info": "Show a model and this machine.",
     "bench": "Measure prefill and decode speed.",
+    "eval": "Measure how good a model is.",
     "tune": "Measure what is fastest on this machine, and keep it.",
     "doctor": "Test this machine, and say what it can reach.",
     "history": "List, search, show and remove conversations.",

@@ -191,6 +191,7 @@ def _measure(
 ) -> list[Record]:
     from bitinfer.bench import bench as measure
     from bitinfer.energy import open_energy_counter
+    from bitinfer.machine import checkout_here
 
     with closing(open_energy_counter()) as counter, rounds_bar() as progress:
         return measure(
@@ -198,16 +199,10 @@ def _measure(
             prompts=prompt_tokens,
             generated=generated_tokens,
             energy=counter,
-            checkout=_checkout(),
+            checkout=checkout_here(),
             progress=progress,
             **options,
         )
-
-
-def _checkout() -> Path | None:
-    """The current folder, if it is a checkout of bitinfer: then records name its commit."""
-    here = Path.cwd()
-    return here if (here / "csrc" / "pack" / "format.h").is_file() else None
 
 
 def _show(records: list[Record], output: str) -> None:

@@ -97,7 +97,7 @@ class Generation:
         texts = [self._completion(completion, prompt) for completion in done]
         return {
             **(texts[0] if self._count == 1 else {"completions": texts}),
-            "model": self._about_model(),
+            "model": about_model(self._model),
             "settings": plain(
                 {
                     **asdict(self._model.sampling.with_options(**given)),
@@ -131,19 +131,6 @@ class Generation:
         text = self._model.tokenizer.decode([token_id])
         return {"token_id": token_id, "text": text, "logprob": plain(logprob)}
 
-    def _about_model(self) -> dict[str, Any]:
-        engine = self._model.engine
-        return {
-            "name": self._model.path.resolve().name,
-            "family": engine.spec["model_type"],
-            "packing": engine.packing,
-            "head": engine.head,
-            "kv_cache": engine.kv_cache,
-            "context_length": engine.context_length,
-            "isa": active_isa(),
-            "threads": engine.num_threads,
-        }
-
     def line(self, text: str) -> dict[str, Any]:
         """The result for a line of JSON: facts, or an error."""
         asked: dict[str, Any] = {}
@@ -158,6 +145,21 @@ class Generation:
         except (BitinferError, ValueError, TypeError) as error:  # wrong options among them
             found = {"error": " ".join(str(error).split())}
         return ({"id": asked["id"]} if "id" in asked else {}) | found
+
+
+def about_model(model: Model) -> dict[str, Any]:
+    """What made a result, for JSON."""
+    engine = model.engine
+    return {
+        "name": model.path.resolve().name,
+        "family": engine.spec["model_type"],
+        "packing": engine.packing,
+        "head": engine.head,
+        "kv_cache": engine.kv_cache,
+        "context_length": engine.context_length,
+        "isa": active_isa(),
+        "threads": engine.num_threads,
+    }
 
 
 def run_batch(generation: Generation, path: Path) -> None:
