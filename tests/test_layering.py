@@ -32,6 +32,7 @@ PYTHON_LAYERS = [
     {"speculation"},
     {"generate"},
     {"bench", "model_text"},
+    {"open_model"},
     {"export", "model"},
     {"doctor", "evaluate", "serve", "train"},
     {"batch"},
