@@ -36,7 +36,7 @@ PYTHON_LAYERS = [
     {"export", "model"},
     {"doctor", "evaluate", "serve", "train"},
     {"batch"},
-    {"cli"},
+    {"cli", "ray"},
     {"__main__"},
 ]
 RANK = {unit: rank for rank, units in enumerate(PYTHON_LAYERS) for unit in units}

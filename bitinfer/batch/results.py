@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct
@@ -26,9 +26,9 @@ class Fault(Struct):
 
 class _Line(Struct):
     id: str
-    custom_id: str | None
-    response: Answer | None
-    error: Fault | None
+    custom_id: str | None = None
+    response: Answer | None = None
+    error: Fault | None = None
 
 
 class _Usage(Struct):
@@ -83,13 +83,11 @@ def read_result(line: bytes) -> Result | None:
     return Result(int(named[1]), int(named[2], 16), failed, tokens)
 
 
-def columns_of(line: bytes) -> dict[str, Any]:
+def columns_of(line: bytes) -> dict[str, str | None]:
     """A line for a table: its fields, those that are objects as JSON texts."""
-    found = msgspec.json.decode(line, type=_Line)
-    return {
-        "id": found.id,
-        "custom_id": found.custom_id,
-        "status_code": found.response and found.response.status_code,
-        "body": found.response and bytes(found.response.body).decode(),
-        "error": found.error and msgspec.json.encode(found.error).decode(),
-    }
+    found = msgspec.json.decode(line, type=dict[str, Raw])
+    texts = {name: bytes(value).decode() for name, value in found.items()}
+    columns = {name: None if text == "null" else text for name, text in texts.items()}
+    for name in ("id", "custom_id"):
+        columns[name] = msgspec.json.decode(found[name])
+    return columns

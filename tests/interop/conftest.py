@@ -18,8 +18,8 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    for module in ("ray",):  # its warnings are not ours to mend
-        config.addinivalue_line("filterwarnings", rf"ignore:::{module}(\..*)?")
+    config.option.showcapture = "no"  # Ray logs more than anybody reads
+    config.addinivalue_line("filterwarnings", r"ignore:::ray(\..*)?")  # not ours to mend
 
 
 @pytest.hookimpl(wrapper=True)
