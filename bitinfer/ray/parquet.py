@@ -33,14 +33,14 @@ def parquet_lines(path: Path) -> Iterator[Line]:
         OSError: it cannot be read.
     """
     number = 0
-    try:
-        with path.open("rb") as file:
+    with path.open("rb") as file:
+        try:
             for batch in parquet.ParquetFile(file).iter_batches(_ROWS):
                 for row in batch.to_pylist():
                     number += 1
                     yield number, _line(row)
-    except (pyarrow.ArrowException, UnicodeDecodeError, TypeError) as cause:
-        raise BatchError(f"{path}, after row {number}: expected Parquet: {cause}") from None
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError, TypeError) as cause:
+            raise BatchError(f"{path}, after row {number}: expected Parquet: {cause}") from None
 
 
 def write_parquet(path: Path, lines: Iterable[bytes]) -> None:
