@@ -18,13 +18,14 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.option.showcapture = "no"  # Ray logs more than anybody reads
     config.addinivalue_line("filterwarnings", r"ignore:::ray(\..*)?")  # not ours to mend
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Function) -> Iterator[None]:
     report: Any = yield
+    if "cluster" in item.fixturenames:
+        report.sections.clear()  # Ray logs more than anybody reads
     if report.skipped:
         report.outcome = "failed"
         report.longrepr = f"skipped, which no test of interop may be: {report.longrepr}"

@@ -97,6 +97,7 @@ def test_a_batch_survives_an_actor_and_goes_on_after_its_driver(
     with pytest.raises(Cut):
         bitinfer.ray.run_batch(source, output, report=report, **given)
     assert not output.exists()
+    given["actors"] = 1
     done = bitinfer.ray.run_batch(source, output, **given)
     assert (done.rows, done.resumed, done.done, done.failed) == (COUNT, 600, COUNT, 0)
     assert texts([json.loads(line) for line in output.read_text().splitlines()]) == expected
