@@ -103,7 +103,7 @@ def load(folder: str | Path) -> PreTrainedModel:
     if not (binary or quantization == _quantization("master")):
         raise CheckpointError(
             f"{folder}: expected a model saved as masters, got quantization_config"
-            f" {shown(quantization)}"
+            f" {shown(quantization, 160)}"
         )
     try:
         tensors = load_file(folder / WEIGHTS)
@@ -133,6 +133,11 @@ def _check(model: PreTrainedModel, form: str) -> None:
     for linear in linears:
         if isinstance(linear, BinaryLinear) and form != "master":
             raise ValueError(f"form: expected master for binary weights, got {form!r}")
+        if linear.bias is not None and form == "packed":
+            raise ValueError(
+                "form: expected master for projections with biases, which transformers multiplies"
+                f" by the scale of packed weights, got {form!r}"
+            )
         threshold = getattr(linear, "threshold", ABSMEAN_THRESHOLD)
         if form == "master" and threshold != ABSMEAN_THRESHOLD:
             raise ValueError(
