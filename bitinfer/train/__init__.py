@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bitinfer.train.distillation import distill
     from bitinfer.train.loop import TrainResult, train
     from bitinfer.train.saving import load, save
-    from bitinfer.train.ternarize import ternarize
+    from bitinfer.train.ternarizing import ternarize
 
 __all__ = [
     "BinaryLinear",
@@ -39,7 +39,7 @@ _LATE = {
     "distill": "distillation",
     "load": "saving",
     "save": "saving",
-    "ternarize": "ternarize",
+    "ternarize": "ternarizing",
     "train": "loop",
 }
 

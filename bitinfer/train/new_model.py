@@ -18,7 +18,7 @@ from bitinfer.train.bit_linear import BinaryLinear, BitLinear
 from bitinfer.train.config import TrainConfig
 from bitinfer.train.quantizers import ABSMEAN_THRESHOLD
 from bitinfer.train.saving import CONFIG, WEIGHTS, load, save
-from bitinfer.train.ternarize import ternarize
+from bitinfer.train.ternarizing import ternarize
 
 # The embedded model's shape. `shape` goes over it.
 DEFAULT_SHAPE: dict[str, Any] = {

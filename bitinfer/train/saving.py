@@ -38,7 +38,7 @@ from bitinfer.json_values import JsonValues
 from bitinfer.tokenizer_file import tokenizer_file
 from bitinfer.train.bit_linear import BinaryLinear, BitLinear
 from bitinfer.train.quantizers import ABSMEAN_THRESHOLD
-from bitinfer.train.ternarize import ternarize
+from bitinfer.train.ternarizing import ternarize
 
 FORMS = ("packed", "master")
 CONFIG = "config.json"

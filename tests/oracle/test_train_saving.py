@@ -95,8 +95,8 @@ def trained():
     def get(name):
         if name not in models:
             model = new_model(name)
-            optimizer = torch.optim.AdamW(model.parameters(), lr=8e-3)
-            for step in range(60):
+            optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+            for step in range(100):
                 ids = texts(16, 20, step)
                 loss = model(ids, labels=ids).loss
                 optimizer.zero_grad()
