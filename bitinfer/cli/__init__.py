@@ -30,6 +30,7 @@ _COMMANDS = {
     "batch": "Answer a file of requests, each row once.",
     "convert": "Pack a Hugging Face checkpoint for fast loading.",
     "train": "Train a ternary model on text files.",
+    "distill": "Make a ternary student of a full-precision model.",
     "export": "Write a model as GGUF, for other programs.",
     "pull": "Fetch a model from the Hugging Face hub.",
     "list": "List pulled models.",

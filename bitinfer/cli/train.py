@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import MISSING, Field, asdict, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from bitinfer.cli.field_option import FieldOption
 from bitinfer.cli.options import Sections
 from bitinfer.cli.plots import check_plots, plot_options
 from bitinfer.train.config import TrainConfig, read_toml
@@ -27,40 +28,22 @@ _SECTIONS = {  # heading -> fields; `data` is an argument
         *("validate_every", "save_every"),
     ),
 }
-_KINDS: dict[str, Any] = {"int": click.INT, "float": click.FLOAT}
+_ATTRIBUTES: dict[str, dict[str, Any]] = {
+    "validation": {"multiple": True, "metavar": "FILE"},
+    "shape": {"multiple": True, "metavar": "KEY=VALUE|FILE"},
+    "tokenizer": {"metavar": "FOLDER"},
+    "start": {"metavar": "FOLDER"},
+}
 _OF_THE_FILE = ("architectures", "quantization_config", "dtype", "torch_dtype")  # not of the shape
-
-
-class _Option(click.Option):
-    """An option under a heading; without a default, for a recipe or a run may have the value."""
-
-    def __init__(self, field: Field[Any], section: str) -> None:
-        self.section = section
-        about = field.metadata
-        flag = "--" + field.name.replace("_", "-")
-        attributes: dict[str, Any] = {"type": _KINDS.get(str(field.type)), "help": about["help"]}
-        if "bool" in str(field.type):
-            flag += f"/--no-{flag[2:]}"
-            attributes["default"] = None
-        if "choices" in about:
-            attributes["type"] = click.Choice(about["choices"])
-        if field.name == "validation":
-            attributes |= {"multiple": True, "metavar": "FILE"}
-        if field.name == "shape":
-            attributes |= {"multiple": True, "metavar": "KEY=VALUE|FILE"}
-        if field.name in ("tokenizer", "start"):
-            attributes |= {"metavar": "FOLDER"}
-        if field.default not in (MISSING, None, ()):
-            shown = "yes" if field.default is True else field.default
-            attributes["help"] += f" [default: {shown}]"
-        super().__init__([flag, field.name], **attributes)
 
 
 def _config_options(command: click.Command) -> click.Command:
     """Add an option for each field."""
     known = {field.name: field for field in fields(TrainConfig)}
     for section, names in _SECTIONS.items():
-        command.params += [_Option(known[name], section) for name in names]
+        for name in names:
+            option = FieldOption(known[name], section, **_ATTRIBUTES.get(name, {}))
+            command.params.append(option)
     return command
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from comparisons import assert_like_fp32, distances
 from conftest import comparable_engine
 from gguf_files import gguf_bytes
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from test_train_distill_loss import make_model
 from transformers_oracle import Oracle
 
+from bitinfer.cli.distill import distill as command
 from bitinfer.errors import BitinferError, TrainingError
 from bitinfer.tokenizer import Tokenizer
 from bitinfer.train.config import TrainConfig
@@ -304,6 +306,18 @@ def test_another_config_is_not_resumed(place, tmp_path):
         distill(other, tmp_path / "out", resume=True)
     with pytest.raises(BitinferError, match="expected the folder of a distillation, got no"):
         distill(config, tmp_path / "nothing", resume=True)
+
+
+def test_the_command_makes_a_student_and_says_where(place, tmp_path):
+    out = tmp_path / "out"
+    arguments = [*(place / "llama", place / "task.jsonl", out, "--pretrain", place / "text.txt")]
+    arguments += ["--context-length", 32, "--batch-size", 4, "--pretrain-steps", 2, "--steps", 2]
+    done = CliRunner().invoke(command, [str(argument) for argument in arguments])
+    assert done.exit_code == 0, done.output
+    assert f"wrote {out / 'finetune' / 'model'}: 0." in done.output
+    assert comparable_engine(out / "finetune" / "model").spec["attn_sub_norm"]
+    again = CliRunner().invoke(command, [str(out), "--resume"])
+    assert again.output.splitlines()[-1] == done.output.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
