@@ -271,7 +271,10 @@ def main() -> None:
     facts = machine_facts(HERE)
     if args.record:
         record_path(facts, "load")
-    with Model.load(default_model()) as model, bitinfer_server("tales-6m") as server:
+    with (
+        Model.load(default_model()) as model,
+        bitinfer_server("tales-6m", "--no-history") as server,
+    ):
         record = asyncio.run(measure(server, model, args))
     for name, value in record.items():
         print(f"{name}: {value if name != 'rss_bytes_runs' else len(value)}")

@@ -43,13 +43,10 @@ class Process:
 @contextmanager
 def bitinfer_server(model: str, *options: str) -> Iterator[Process]:
     """``bitinfer serve MODEL`` at a free port, until the end of the block."""
-    command = [sys.executable, "-m", "bitinfer", "serve", model, "--port", "0"]
+    command = [sys.executable, "-m", "bitinfer", "serve", model, "--port", "0", "--no-access-log"]
     elsewhere = tempfile.gettempdir()  # the package without its compiled part lies in a checkout
     with subprocess.Popen(
-        [*command, "--no-access-log", *(options or ["--no-history"])],
-        cwd=elsewhere,
-        stderr=subprocess.PIPE,
-        text=True,
+        [*command, *options], cwd=elsewhere, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
             assert process.stderr is not None

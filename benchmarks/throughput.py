@@ -1,6 +1,6 @@
 """Measure what a server makes of many requests at once, beside one alone and beside llama-server.
 
-    python benchmarks/throughput.py --work DIR --record       # or `make throughput`; 1.5 GB in DIR
+    python benchmarks/throughput.py --work DIR --record       # 1.5 GB in DIR
     python benchmarks/throughput.py --work DIR --llama-server build/bin/llama-server --record
 
 The model has the shape of bitnet-b1.58-2B-4T and random weights. `batching`: tokens/s of decoding
@@ -166,7 +166,7 @@ def running(
     """The servers, and what each wants to be told besides so that no reply ends early."""
     threads = os.cpu_count() or 1
     with ExitStack() as stack:
-        ours = bitinfer_server(str(folder), "--slots", str(sizes.concurrent))
+        ours = bitinfer_server(str(folder), "--no-history", "--slots", str(sizes.concurrent))
         found = {"bitinfer": (stack.enter_context(ours), {"logit_bias": {str(eos): -100}})}
         if llama_server is not None:
             from gguf_model import write_gguf
