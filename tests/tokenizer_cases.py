@@ -8,7 +8,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-NORMAL, CONTROL = 1, 3  # token_type
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # token_type
 
 _SENTENCES = (
     "The quick brown fox doesn't jump; it's 12,345.67 metres, they'LL say, WE'VE I'm 'S 're",
@@ -112,12 +112,32 @@ def metadata(**fields: Any) -> dict[str, Any]:
     return {f"tokenizer.ggml.{name}": value for name, value in fields.items()}
 
 
-def as_metadata(file: Path, **fields: Any) -> dict[str, Any]:
-    """What a GGUF file would hold of a byte-level tokenizer.json."""
+def as_metadata(file: Path, pads: int = 0, **fields: Any) -> dict[str, Any]:
+    """What a GGUF file would hold of a byte-level tokenizer.json, and of ``pads`` unused ids."""
     content = json.loads(file.read_text(encoding="utf-8"))
-    control = {token["content"]: token["id"] for token in content["added_tokens"]}
-    vocab = {**content["model"]["vocab"], **control}
+    added = {token["content"]: token for token in content["added_tokens"]}
+    vocab = {**content["model"]["vocab"], **{text: token["id"] for text, token in added.items()}}
     tokens = sorted(vocab, key=vocab.__getitem__)
-    types = [CONTROL if token in control else NORMAL for token in tokens]
+    types = [_type(added[token]) if token in added else NORMAL for token in tokens]
     merges = [m if isinstance(m, str) else " ".join(m) for m in content["model"]["merges"]]
+    tokens += [f"[PAD{len(tokens) + n}]" for n in range(pads)]
+    types += [UNUSED] * pads
     return metadata(model="gpt2", tokens=tokens, token_type=types, merges=merges, **fields)
+
+
+def _type(added_token: dict[str, Any]) -> int:
+    return CONTROL if added_token["special"] else USER_DEFINED
+
+
+def as_sentence_piece(file: Path, **fields: Any) -> dict[str, Any]:
+    """What a GGUF file would hold of Llama 2's tokenizer.json.
+
+    A piece scores minus its rank. Runs of spaces are joined last of all, so they score least.
+    """
+    vocab = json.loads(file.read_text(encoding="utf-8"))["model"]["vocab"]
+    tokens = sorted(vocab, key=vocab.__getitem__)
+    types = [UNKNOWN, CONTROL, CONTROL, *[BYTE] * 256]
+    scores = [0.0] * len(types)
+    scores += [-1e9 if set(t) == {"▁"} else -float(n) for n, t in enumerate(tokens[len(types) :])]
+    types += [NORMAL] * (len(tokens) - len(types))
+    return metadata(model="llama", tokens=tokens, token_type=types, scores=scores, **fields)

@@ -80,13 +80,15 @@ def merges_by_rank(ranks: Mapping[str, float]) -> list[tuple[str, str]]:
     For vocabularies that list no merges, since the lowest rank of the union decides.
 
     Args:
-        ranks: Tokens that take part -> their rank. Of equal ranks the earlier token goes first.
+        ranks: Tokens that take part -> their rank. Of equal ranks the earlier token goes first,
+            of the ways to one token that of the earlier halves.
     """
     merges = []
+    places = {token: place for place, token in enumerate(ranks)}
     for token in sorted(ranks, key=ranks.__getitem__):
         halves = [(token[:i], token[i:]) for i in range(1, len(token)) if token[:i] in ranks]
         found = [pair for pair in halves if pair[1] in ranks]
-        merges += sorted(found, key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))
+        merges += sorted(found, key=lambda pair: (places[pair[0]], places[pair[1]]))
     return merges
 
 
