@@ -67,7 +67,7 @@ def settle_layout(source: GgufSource, plan: ModelPlan, asked: str | None) -> Non
     if layout is None:
         layout, how = source.known_layout(), "known by the file's SHA-256"
     if layout is None and source.is_embedding_model:
-        layout, how = I2S_LAYOUTS[0], "the only one that converters of embedding models write"
+        layout, how = I2S_LAYOUTS[0], "in which embedding models are written"
     if layout is None:
         layout, how = _probe(source, plan)
     source.i2s_layout = layout
@@ -110,14 +110,14 @@ def _probe(source: GgufSource, plan: ModelPlan) -> tuple[str, str]:
         except CheckpointError:
             if layout == I2S_LAYOUTS[-1] and not losses:
                 raise  # no order fits: the file is damaged
-    means = ", ".join(f"{layout} {loss.mean():.2f}" for layout, loss in losses.items())
     best = clearly_lowest(losses, plan.spec["vocab_size"])
     if best is None:
+        means = ", ".join(f"{layout} {loss.mean():.2f}" for layout, loss in losses.items())
         raise CheckpointError(
             f"{source.path}: the byte order of its I2_S tensors cannot be told, as none reads a"
             f" text clearly best (loss a token: {means}): {mend}"
         )
-    return best, f"found by reading a text in each (loss a token: {means})"
+    return best, "found by reading a text in each"
 
 
 def _losses(

@@ -100,7 +100,7 @@ def test_an_embedding_model_with_norms_inside_its_projections(tmp_path):
     packed = convert(path, tmp_path / "a")
     same_tensors(packed, convert(folder, tmp_path / "b"))
     (note,) = PackedFile(packed / PACKED_NAME).header.source["notes"]
-    assert note.startswith("I2_S byte order: 128-block, the only one that converters of embedding")
+    assert note == "I2_S byte order: 128-block, in which embedding models are written"
     with Model.load(path, num_threads=1) as raw, Model.load(packed, num_threads=1) as model:
         vectors = model.embed(["Once upon a time", "a dog"])
         assert np.array_equal(raw.embed(["Once upon a time", "a dog"]), vectors)
