@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from bitinfer.errors import CheckpointError
+from bitinfer.errors import CheckpointError, HubError
 from bitinfer.formats.gguf_files import is_gguf
-from bitinfer.hub.names import parse_name
+from bitinfer.hub.names import ModelName, parse_name
 from bitinfer.runtime import default_model
 
 
@@ -34,15 +34,28 @@ def find_model(
         return embedded
     name = parse_name(str(path_or_name))
     if name is not None and not path.exists():
-        from bitinfer.hub.pull import open_model
-
-        return open_model(name, report or (lambda step, done, total: None))
+        return _of_the_hub(name, str(path_or_name), report or (lambda step, done, total: None))
     got = "a file" if path.exists() else "nothing of that name"
     raise CheckpointError(
         f"model {str(path_or_name)!r}: expected a model folder, a GGUF file, {embedded.name!r} (the"
         " embedded model), a short name ('bitinfer list --known') or owner/name on the hub, got"
         f" {got}"
     )
+
+
+def _of_the_hub(name: ModelName, typed: str, report: Callable[[str, int, int], None]) -> Path:
+    """The packed folder; where the hub knows nothing of it, ``typed`` may be a mistyped path."""
+    from bitinfer.hub.pull import open_model
+    from bitinfer.hub.records import read_record
+
+    try:
+        return open_model(name, report)
+    except HubError as cause:
+        if typed != name.repo or read_record(name) is not None:
+            raise
+        raise HubError(
+            f"{cause}; if a folder is meant: there is no {typed!r} in {Path.cwd()}, check the path"
+        ) from None
 
 
 def file_bytes(model: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 from fake_hub import COMMIT, REPO, WEIGHTS, partial, silent
@@ -11,6 +12,7 @@ from huggingface_hub import constants
 from bitinfer.errors import ConfigError, HubError
 from bitinfer.hub.names import ModelName
 from bitinfer.hub.pull import pull
+from bitinfer.model_folder import find_model
 
 NAME = ModelName(REPO)
 REPO_NOT_FOUND = {"X-Error-Code": "RepoNotFound"}
@@ -67,6 +69,16 @@ def test_a_refusal_says_what_to_do(hub, path, status, headers, parts):
     assert "\n" not in text
     assert text.startswith(REPO)
     assert all(part in text for part in parts), text
+
+
+def test_a_mistyped_path_is_told_as_one_that_the_hub_does_not_know_either(hub):
+    hub.refuse, hub.refuse_path = (404, REPO_NOT_FOUND), DESCRIPTION
+    with pytest.raises(HubError) as error:
+        find_model("out/falcn")
+    text = str(error.value)
+    assert "\n" not in text
+    assert "no such model" in text
+    assert f"if a folder is meant: there is no 'out/falcn' in {Path.cwd()}, check the path" in text
 
 
 def test_a_hub_that_does_not_answer_is_named(hub, monkeypatch):
