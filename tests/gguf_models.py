@@ -22,6 +22,8 @@ from gguf_files import (
     i2_s,
     key,
     put,
+    tl1,
+    tl2,
 )
 from tokenizer_cases import as_metadata
 
@@ -59,6 +61,16 @@ WIDE = {
     "head_dim": 64,
 }
 
+# The tiles that are published with 1bitLLM's bitnet_b1_58-large: BM, BK, and bm of TL1.
+LARGE_TILES = {
+    "TL1": {
+        (1536, 4096): (256, 128, 32),
+        (1536, 1536): (128, 64, 64),
+        (4096, 1536): (256, 128, 32),
+    },
+    "TL2": {(1536, 4096): (256, 96), (1536, 1536): (128, 192), (4096, 1536): (256, 96)},
+}
+
 Tensors = dict[str, tuple[int, tuple[int, ...], bytes]]
 
 
@@ -79,6 +91,9 @@ def ternary_bytes(trits: np.ndarray, scale: Any, kind: str) -> bytes:
         return i2_s(trits, scale, layout or "128-block")
     if kind in ROWS:
         return encode_rows(kind, trits, scale)
+    if kind in LARGE_TILES:
+        encode: Any = {"TL1": tl1, "TL2": tl2}[kind]
+        return bytes(encode(trits, scale, *LARGE_TILES[kind][trits.shape]))
     if kind == "TQ2_0":
         return tq2_0(trits, scale)
     return encode_blocks(kind if kind in BLOCKS else f"{kind}_128", trits, scale)
