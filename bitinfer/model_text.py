@@ -11,14 +11,33 @@ from typing import Any
 
 from bitinfer.chat_template import ChatTemplate, Message
 from bitinfer.errors import ConfigError, TokenizerError
-from bitinfer.families.gguf_text import GgufText, read_text
+from bitinfer.families.gguf_text import GgufText, has_tokenizer, read_text
 from bitinfer.formats.gguf import GgufFile
 from bitinfer.formats.gguf_files import find_gguf
 from bitinfer.formats.packed import is_packed_folder
 from bitinfer.json_file import read_json_object
 from bitinfer.pooling import Pooling
 from bitinfer.tokenizer import Tokenizer
-from bitinfer.tokenizer_file import tokenizer_file
+from bitinfer.tokenizer_file import read_tokenizer, tokenizer_file
+
+
+def require_tokenizer(path: Path) -> None:
+    """Refuse a folder or GGUF file without a tokenizer, before its weights are packed in vain.
+
+    Raises:
+        TokenizerError: there is none.
+    """
+    gguf = None if is_packed_folder(path) else find_gguf(path)
+    if gguf is None and tokenizer_file(path) is None:
+        read_tokenizer(path / "tokenizer.json", f"tokenizer.json in {path}")  # names the mend
+    if gguf is not None and not has_tokenizer(GgufFile(gguf)):
+        raise _without_tokenizer(path)
+
+
+def _without_tokenizer(path: Path) -> TokenizerError:
+    return TokenizerError(
+        f"{path}: expected a tokenizer, got a file without one: use another file of this model"
+    )
 
 
 class ModelText:
@@ -94,10 +113,7 @@ class ModelText:
         if self._gguf is None:
             return Tokenizer.load(self._path, vocab_size=spec["vocab_size"], **known)
         if self._gguf.backend is None:
-            raise TokenizerError(
-                f"{self._path}: expected a tokenizer, got a file without one: use another file of"
-                " this model"
-            )
+            raise _without_tokenizer(self._path)
         settings, where = self._gguf.settings, self._path.name
         tokenizer = Tokenizer(self._gguf.backend, **known, settings=settings, where=where)
         tokenizer.check_fits(spec["vocab_size"], where)

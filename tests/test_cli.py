@@ -231,3 +231,10 @@ def raw_checkpoint(tmp_path):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(bitinfer.default_model() / name, folder / name)
     return folder
+
+
+def test_a_missing_tokenizer_is_told_before_the_weights_are_touched(raw_checkpoint):
+    (raw_checkpoint / "tokenizer.json").unlink()
+    (raw_checkpoint / "model.safetensors").write_bytes(b"never read")
+    done = run_inside("generate", "-m", raw_checkpoint, "Hi")
+    assert_one_line_error(done, f"tokenizer.json in {raw_checkpoint}: file not found")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from gguf_files import STRING, gguf_bytes, key
 from gguf_models import embedded_model
 from test_cli import assert_one_line_error, run_inside
 
@@ -41,3 +42,10 @@ def test_a_damaged_file_is_one_line(tmp_path):
     path = tmp_path / "damaged.gguf"
     path.write_bytes(b"GGUF\x03\0\0\0")
     assert_one_line_error(run_inside("generate", "-m", path, "x"), "damaged.gguf: header: expected")
+
+
+def test_a_file_without_a_tokenizer_is_refused_before_its_weights_are_read(tmp_path):
+    path = tmp_path / "bare.gguf"
+    path.write_bytes(gguf_bytes({}, [key("general.architecture", STRING, "bitnet")]))
+    done = run_inside("embed", path, "x")
+    assert_one_line_error(done, "bare.gguf: expected a tokenizer, got a file without one")

@@ -70,10 +70,10 @@ def embed(ctx: click.Context, /, **options: Any) -> None:
     if output is not None and output.suffix not in (".npy", ".jsonl"):
         raise click.UsageError(f"--output: expected .npy or .jsonl, got {output.name!r}", ctx=ctx)
     texts = _texts(ctx, options.pop("texts"), options.pop("files"))
-    from bitinfer.cli.model_argument import model_folder
+    from bitinfer.cli.model_argument import text_model_folder
     from bitinfer.model import Model
 
-    folder, threads = model_folder(options.pop("model")), options.pop("threads")
+    folder, threads = text_model_folder(options.pop("model")), options.pop("threads")
     with Model.load(folder, num_threads=threads, progress=sys.stderr.isatty()) as model:
         for note in model.engine.notes:
             click.echo(f"note: {note}", err=True)

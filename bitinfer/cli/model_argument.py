@@ -16,3 +16,12 @@ def model_folder(model: str | None) -> Path:
         return default_model()
     with bytes_bar() as report:
         return find_model(model, report)
+
+
+def text_model_folder(model: str | None) -> Path:
+    """`model_folder` of a model that is to read or write text, which needs a tokenizer."""
+    from bitinfer.model_text import require_tokenizer
+
+    folder = model_folder(model)
+    require_tokenizer(folder)
+    return folder

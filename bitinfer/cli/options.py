@@ -259,14 +259,14 @@ COMMON_SETTINGS = _names([*_LOADING, *_DRAFTING, *_SAMPLING, *_HISTORY])
 
 def load_model(options: dict[str, Any]) -> Model:
     """Load the model that ``options`` name, and remove what names it; notes go to stderr."""
-    from bitinfer.cli.model_argument import model_folder
+    from bitinfer.cli.model_argument import model_folder, text_model_folder
     from bitinfer.model import Model
 
     model, draft_model = options.pop("model"), options.pop("draft_model", None)
     threads = options.pop("threads")
     quiet = options.pop("quiet_mode") and threads is None
     loaded = Model.load(
-        model_folder(model),
+        text_model_folder(model),
         packing=options.pop("packing"),
         head=options.pop("head"),
         kv_cache=options.pop("kv_cache"),

@@ -70,6 +70,12 @@ class GgufText(NamedTuple):
         return {"bos_token_id": self.bos_token_id, "eos_token_id": list(self.eos_token_ids)}
 
 
+def has_tokenizer(file: GgufFile) -> bool:
+    """Whether a file has a tokenizer, sound or not."""
+    model = file.metadata.get(_MODEL)
+    return model is not None and not (isinstance(model, str) and model in _NO_TOKENIZER)
+
+
 def read_text(file: GgufFile) -> GgufText:
     """Read the tokenizer, the end tokens and the chat template of a file, and mend them.
 
@@ -80,8 +86,7 @@ def read_text(file: GgufFile) -> GgufText:
     template = file.metadata.get(_TEMPLATE)
     template = template if isinstance(template, str) else ""
     pooling = _pooling(file)
-    model = file.metadata.get(_MODEL)
-    if model is None or (isinstance(model, str) and model in _NO_TOKENIZER):
+    if not has_tokenizer(file):
         return GgufText(None, None, (), template, (), pooling)
     found = tokenizer_from_gguf(file.metadata, file.path.name)
     ends, notes = found.eos_token_ids, list(found.notes)
