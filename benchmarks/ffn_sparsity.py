@@ -35,10 +35,10 @@ DOWN_SHARE = 2 / 3  # of open gates, the neurons whose activation is not 0: as i
 PAGE = HERE.parent / "docs" / "ffn-sparsity.md"
 
 
-def densities(tokens: int) -> dict[str, Any]:
+def densities(folder: Path, tokens: int) -> dict[str, Any]:
     """Shares of neurons of each layer with an open gate, and with an activation that is not 0."""
     seen: list[list[tuple[float, float]]] = []
-    with Model.load(default_model(), ffn="sparse", speculate="off") as model:
+    with Model.load(folder, ffn="sparse", speculate="off") as model:
         for seed in count():
             for _ in model.stream("Once upon a time", seed=seed, max_tokens=200):
                 seen.append(model.engine.ffn_density())
@@ -47,7 +47,7 @@ def densities(tokens: int) -> dict[str, Any]:
     gate, down = np.mean(seen, axis=0).T
     return {
         "kind": "densities",
-        "model": default_model().name,
+        "model": folder.name,
         "tokens": len(seen),
         "gate": [round(share, 3) for share in gate.tolist()],
         "down": [round(share, 3) for share in down.tolist()],
@@ -129,7 +129,7 @@ def main() -> None:
     if args.record:
         record_path(facts, "ffn")
     records = [
-        densities(1000),
+        densities(default_model(), 1000),
         *speeds(args.work, args.threads, args.generated_tokens, args.rounds),
     ]
     records = [record | facts for record in records]

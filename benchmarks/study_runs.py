@@ -1,0 +1,91 @@
+"""The training studies: which runs are compared in each (docs/training-studies.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# What all runs share: the embedded model's text and tokenizer, 1.3 million tokens.
+COMMON: dict[str, Any] = {
+    "context_length": 256,
+    "batch_size": 16,
+    "steps": 320,
+    "warmup_steps": 20,
+    "validate_every": 80,
+    "save_every": 80,
+    "compile": True,
+    "seed": 1,
+}
+_HEADS = {"num_key_value_heads": 1, "head_dim": 64}
+SIZES: dict[str, dict[str, Any]] = {  # by parameters in projections
+    "0.5M": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 3}
+    | {"num_attention_heads": 2, **_HEADS},
+    "2.2M": {"hidden_size": 192, "intermediate_size": 576, "num_hidden_layers": 5}
+    | {"num_attention_heads": 3, **_HEADS},
+    "6.1M": {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 6}
+    | {"num_attention_heads": 4, **_HEADS},
+}
+MIDDLE = SIZES["2.2M"]
+LLAMA = {**MIDDLE, "model_type": "llama", "hidden_act": "relu2"}  # the one without sub-norms
+_FASTER = {"learning_rate": 4.5e-3, "learning_rate_2": 3e-3}
+
+
+@dataclass(frozen=True)
+class Study:
+    """Runs that differ in what is asked.
+
+    Attributes:
+        title: Of its section in the page.
+        runs: Name of a run -> what differs from `COMMON` in its config.
+    """
+
+    title: str
+    runs: Mapping[str, Mapping[str, Any]]
+
+
+STUDIES: dict[str, Study] = {
+    "sizes": Study(
+        "Full precision, ternary and binary by size",
+        {
+            f"{linear} {size}": {"linear": linear, "shape": shape}
+            for size, shape in SIZES.items()
+            for linear in ("full", "bitnet", "binary")
+        },
+    ),
+    "thresholds": Study(
+        "Where a weight becomes zero",
+        {f"{t:g} × absmean": {"threshold": t, "shape": MIDDLE} for t in (0.0, 0.25, 0.5, 0.75, 1)},
+    ),
+    "sub-norms": Study(
+        "SubLN and the learning rate",
+        {
+            f"{'with' if norm else 'without'} SubLN, {name}": {
+                "shape": LLAMA,
+                "sub_norm": norm,
+                **rates,
+            }
+            for norm in (True, False)
+            for name, rates in (("1.5e-3", {}), ("4.5e-3", _FASTER))
+        },
+    ),
+    "groups": Study(
+        "Groups of columns of a binary model",
+        {
+            f"{groups} group{'s' * (groups > 1)}": {
+                "linear": "binary",
+                "num_groups": groups,
+                "shape": MIDDLE,
+            }
+            for groups in (1, 2, 4)
+        },
+    ),
+    "when": Study(
+        "When to become ternary",
+        {
+            "from the start": {"ternary_from": 0.0, "shape": MIDDLE},
+            "in the last 20 %": {"ternary_from": 0.8, "shape": MIDDLE},
+            "after training": {"ternary_from": 1.0, "shape": MIDDLE},
+        },
+    ),
+}
