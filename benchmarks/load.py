@@ -81,7 +81,7 @@ class Leaks:
 
 def questions(model: Model, count: int, seed: int = 0) -> list[Question]:
     """Different questions with many settings; those that begin alike share what is cached."""
-    rng = random.Random(seed)  # noqa: S311
+    rng = random.Random(seed)
     found = []
     for number in range(count):
         text = " ".join([*WORDS[: rng.randrange(len(WORDS))], *rng.choices(WORDS, k=6)])
@@ -101,7 +101,7 @@ async def load(
     server: Process, asking: list[Question], requests: int, concurrent: int, seed: int = 0
 ) -> Tally:
     """Ask so many of the questions, in random order, so many at a time."""
-    rng, tally = random.Random(seed), Tally()  # noqa: S311
+    rng, tally = random.Random(seed), Tally()
     order = ((rng.choice(asking), rng.random() < 0.5) for _ in range(requests))
     watching = [
         asyncio.ensure_future(_watch_health(server, tally)),
@@ -171,7 +171,7 @@ async def disconnect(
     server: Process, asking: list[Question], clients: int, concurrent: int, seed: int = 0
 ) -> Leaks:
     """Let so many clients break off, and look what the server still holds."""
-    rng = random.Random(seed)  # noqa: S311
+    rng = random.Random(seed)
     await _settled(server, 0)
     before = server.open_files
     order = iter(rng.choices(asking, k=clients))

@@ -1,15 +1,10 @@
-"""The classification task of studies/: no leak from train to test, nothing that gives it away."""
+"""Where a story comes from, as a task: no leak from train to test, nothing gives it away."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
-
-SCRIPT = Path(__file__).resolve().parent.parent / "studies" / "story_origin.py"
-SPEC = importlib.util.spec_from_file_location("story_origin", SCRIPT)
-story_origin = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(story_origin)
+import story_origin
 
 
 @pytest.fixture

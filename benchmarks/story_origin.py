@@ -1,6 +1,6 @@
 """A classification task from story texts: from which collection does a passage come?
 
-    python studies/story_origin.py TEXTS OUT
+    python benchmarks/story_origin.py TEXTS OUT
 
 TEXTS holds tinystories.txt, ccby.txt and fairytale.txt, a document between ``<s>`` and ``</s>``.
 OUT gets train.jsonl and test.jsonl, with as many lines ``{"text": ..., "label": ...}`` of each
