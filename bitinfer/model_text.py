@@ -22,16 +22,20 @@ from bitinfer.tokenizer_file import read_tokenizer, tokenizer_file
 
 
 def require_tokenizer(path: Path) -> None:
-    """Refuse a folder or GGUF file without a tokenizer, before its weights are packed in vain.
+    """Refuse a model without a tokenizer, before its weights are packed in vain.
+
+    What is no model folder at all passes: loading it says so.
 
     Raises:
         TokenizerError: there is none.
     """
-    gguf = None if is_packed_folder(path) else find_gguf(path)
-    if gguf is None and tokenizer_file(path) is None:
-        read_tokenizer(path / "tokenizer.json", f"tokenizer.json in {path}")  # names the mend
+    packed = is_packed_folder(path)
+    gguf = None if packed else find_gguf(path)
     if gguf is not None and not has_tokenizer(GgufFile(gguf)):
         raise _without_tokenizer(path)
+    model = packed or (gguf is None and (path / "config.json").is_file())
+    if model and tokenizer_file(path) is None:
+        read_tokenizer(path / "tokenizer.json", f"tokenizer.json in {path}")  # names the mend
 
 
 def _without_tokenizer(path: Path) -> TokenizerError:

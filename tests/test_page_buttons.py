@@ -6,8 +6,10 @@ import pytest
 from chat_page import Page, chromium, needs_chromium
 from conversations import said, talk
 from scripted_backend import ENDLESS, ScriptedBackend
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
 from served import running
 
 from bitinfer.history import History
@@ -53,8 +55,13 @@ def page(opened, backend):
 
 
 def press(page, selector):
-    """Click as a mouse does: what is hidden or covered cannot be clicked."""
-    page.one(selector).click()
+    """Click as a mouse does: what is hidden or covered cannot be clicked.
+
+    What was drawn anew between finding and clicking it is found again.
+    """
+    again = [StaleElementReferenceException]
+    wait = WebDriverWait(page.driver, 20, ignored_exceptions=again)
+    wait.until(lambda _: page.one(selector).click() or True)
 
 
 def test_send_and_stop(page, backend):
