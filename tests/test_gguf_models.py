@@ -7,8 +7,8 @@ import shutil
 
 import numpy as np
 import pytest
-from checkpoints import LLAMA, TINY, make_tensors, write_checkpoint
-from gguf_files import TYPE_NUMBERS, gguf_bytes, key
+from checkpoints import DENSE, LLAMA, TINY, make_tensors, write_checkpoint
+from gguf_files import STRING, TYPE_NUMBERS, gguf_bytes, key
 from gguf_models import (
     U32,
     WIDE,
@@ -124,6 +124,25 @@ def test_scales_in_tensors_of_their_own_multiply(tmp_path):
     file = PackedFile(convert(path, tmp_path / "packed") / PACKED_NAME)
     scale = file.tensor("model.layers.1.self_attn.o_proj.weight_scale")[0].view(np.float32)
     assert scale == [1.5]
+
+
+def test_trilm_by_its_name_runs_as_its_floats_do(tmp_path):
+    """In 15 bits; without the name the same file is a BitNet, in int8."""
+    named = [key("general.name", STRING, "TriLM 3.9B Unpacked")]
+    heads = (LLAMA["num_attention_heads"], LLAMA["num_key_value_heads"])
+    trilm, folder = both(tmp_path, PERMUTED, "TQ2_0", "llama", heads=heads, keys=named)
+    stored, trits = make_tensors({**PERMUTED, **NO_TOKENIZER})
+    values = {name: data for name, data in stored.items() if not name.endswith("_scale")}
+    for module, t in trits.items():
+        scale = stored[f"{module}.weight_scale"].astype(np.float16).astype(np.float32)
+        values[f"{module}.weight"] = t * scale
+    dense = write_checkpoint(tmp_path / "dense", {**DENSE, **WIDE, **NO_TOKENIZER}, values)
+    engine, floats_of_it, bitnet = (
+        Engine.load(path, num_threads=1) for path in (trilm, dense, folder)
+    )
+    assert any(note.startswith("TriLM by its name") for note in engine.notes)
+    assert np.array_equal(engine.logits(IDS), floats_of_it.logits(IDS))
+    assert not np.array_equal(engine.logits(IDS), bitnet.logits(IDS))
 
 
 @pytest.mark.parametrize(("kind", "size"), [("Q8_0", 34), ("Q6_K", 210)])

@@ -73,6 +73,8 @@ class GgufSource:
         config: What config.json would hold, checked.
         scale_groups: How the scales of the projections lie, as traits of the spec; {}: each has
             one.
+        float_activations: The model was not trained with int8 activations: its scales lie in
+            groups, or its name is of a family of such models.
         i2s_layout: Byte order of the I2_S tensors; None: there are none, or it is not known yet.
         notes: Sentences for the user on what the file left open or has wrong.
     """
@@ -101,6 +103,10 @@ class GgufSource:
         self.scale_groups = self._scale_groups()
         self.i2s_layout: str | None = None
         self.notes = list(self._text.notes)
+        self.float_activations = bool(self.scale_groups)
+        if ternary and not self.scale_groups and self._is_trilm():
+            self.float_activations = True
+            self.notes.append("TriLM by its name: runs with activations of 15 bits, not int8")
 
     @property
     def needs_layout(self) -> bool:
@@ -241,6 +247,11 @@ class GgufSource:
                 " one type"
             )
         return dict(found.keys())
+
+    def _is_trilm(self) -> bool:
+        """Whether the name is one of TriLM's: its files are otherwise like those of BitNets."""
+        names = (self._file.metadata.get(key, "") for key in ("general.name", "general.basename"))
+        return any("trilm" in str(name).lower() for name in names)
 
     def _check_scale(self, name: str) -> None:
         tensor = self._file.tensors[name]

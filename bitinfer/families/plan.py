@@ -123,8 +123,9 @@ def make_plan(
         config = replace(config, tie_word_embeddings=True)
     dialect = _dialect(family, config, source, names, ternarize)
     spec = make_spec(config, **_traits(family, config, dialect, names))
-    if source.scale_groups:  # such models were not trained with int8 activations
-        spec |= {**source.scale_groups, "activation_levels": FLOAT_LEVELS}
+    spec |= source.scale_groups
+    if source.float_activations:
+        spec |= {"activation_levels": FLOAT_LEVELS}
     shapes = ternary_shapes(spec)
     floats = float_shapes(spec)
     head = EMBEDDING if spec["tie_word_embeddings"] else HEAD

@@ -163,7 +163,7 @@ class Checkpoint:
 
     Attributes:
         path: The model folder.
-        notes, scale_groups, is_binary: None; no dtype says so.
+        notes, scale_groups, is_binary, float_activations: None; no dtype says so.
         files: The mapped shards, in order of their names.
         tensors: Name to place, over all shards.
     """
@@ -178,7 +178,7 @@ class Checkpoint:
         self.path = folder
         self.notes: tuple[str, ...] = ()
         self.scale_groups: Mapping[str, int] = {}
-        self.is_binary = False
+        self.is_binary = self.float_activations = False
         index = folder / INDEX_NAME
         if (folder / SINGLE_NAME).exists() or not index.exists():
             self.files = [SafetensorsFile(_single(folder))]

@@ -53,6 +53,10 @@ class TensorSource(Protocol):
         """How the scales of ``TRITS`` lie, as traits of the spec; {}: each matrix has one."""
 
     @property
+    def float_activations(self) -> bool:
+        """Whether ``TRITS`` are known to have been trained without int8 activations."""
+
+    @property
     def notes(self) -> Sequence[str]:
         """Sentences for the user on what it left open or has wrong."""
 
