@@ -96,7 +96,7 @@ harness: .venv/.extra-oracle .venv/.extra-eval
 	@cd tests/oracle/harness && ../../../$(PY) ../../../$(BIN)/pytest -q $(ARGS)
 
 interop: .venv/.extra-interop
-	@cd tests/interop && ../../$(PY) ../../$(BIN)/pytest -q $(ARGS)
+	@cd tests/interop && ../../$(PY) ../../$(BIN)/pytest -q -n 2 --dist loadfile $(ARGS)
 
 # Two builds, since the thread sanitizer goes with no other. -O1 halves the time to compile, and
 # without NDEBUG the kernels' assertions hold too. Kernels know no threads.
