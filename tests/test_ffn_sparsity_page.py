@@ -3,6 +3,8 @@
 from bench_records import MACHINE
 from ffn_sparsity import densities, parts
 
+from bitinfer.runtime import default_model
+
 
 def test_page_tells_median_speeds_and_their_ratio():
     facts = {"isa": "amx", **MACHINE}
@@ -25,7 +27,7 @@ def test_page_tells_median_speeds_and_their_ratio():
 
 
 def test_embedded_model_has_idle_neurons():
-    line = densities(50)
+    line = densities(default_model(), 50)
     assert line["tokens"] >= 50
     assert len(line["gate"]) == len(line["down"]) == 6
     assert all(0 < down < gate < 1 for gate, down in zip(line["gate"], line["down"], strict=True))
