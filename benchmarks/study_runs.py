@@ -12,7 +12,7 @@ COMMON: dict[str, Any] = {
     "batch_size": 16,
     "steps": 320,
     "warmup_steps": 20,
-    "validate_every": 80,
+    "validate_every": 160,
     "save_every": 80,
     "compile": True,
     "seed": 1,

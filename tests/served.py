@@ -105,3 +105,9 @@ def model_with_template(folder: Path, template: str = TEMPLATE) -> Path:
     shutil.copytree(default_model(), folder)
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
     return folder
+
+
+def code(reply) -> str:
+    """The code of an error, which has OpenAI's shape."""
+    assert set(reply["error"]) == {"message", "type", "param", "code"}
+    return reply["error"]["code"]
