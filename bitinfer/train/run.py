@@ -13,7 +13,6 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from bitinfer.errors import ConfigError, TrainingError
 from bitinfer.train.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
@@ -26,6 +25,7 @@ from bitinfer.train.run_folder import RunFolder
 from bitinfer.train.schedule import learning_rate, weight_decay
 
 _COMPILED_FROM_STEPS = 1000  # torch.compile takes a minute and saves a part of each step
+_EAGER_UP_TO = 512  # tokens: torch's fused attention goes back slower than plain products on a CPU
 _BETAS = (0.9, 0.95)  # of Adam, as in the recipe of b1.58
 
 LossFunction = Callable[[nn.Module, Tensor], Tensor]
@@ -34,10 +34,10 @@ Report = Callable[[StepRecord], None]
 
 def next_token_loss(model: nn.Module, tokens: Tensor) -> Tensor:
     """Mean cross entropy of each token of the rows (count, length) but the first; scalar, fp32."""
-    logits = model(input_ids=tokens[:, :-1].clamp(min=0), use_cache=False).logits
-    return functional.cross_entropy(
-        logits.flatten(0, 1).float(), tokens[:, 1:].flatten(), ignore_index=IGNORED
-    )
+    labels = tokens[:, 1:].contiguous()  # IGNORED is what transformers leaves out, too
+    inputs = tokens[:, :-1].clamp(min=0)
+    loss: Tensor = model(input_ids=inputs, labels=labels, shift_labels=labels, use_cache=False).loss
+    return loss
 
 
 class Run:
@@ -73,6 +73,8 @@ class Run:
         checkpoint = read_checkpoint(folder.checkpoint)
         self.done = checkpoint.step if checkpoint else 0
         self.model: Any = prepared.model.to(accelerator.device).train()
+        if accelerator.device.type == "cpu" and config.context_length <= _EAGER_UP_TO:
+            self.model.set_attn_implementation("eager")
         if self._ternary_at is not None and self.done >= self._ternary_at:
             to_ternary(config, self.model)
         self._optimizer = _optimizer(self.model)
@@ -162,11 +164,16 @@ class Run:
             f" {state} in {self._folder.path}; begin a new run with a lower learning_rate"
         )
 
-    @torch.no_grad()
     def _validate(self) -> dict[str, float]:
-        """Mean loss per token of each validation file."""
+        """Mean loss per token of each validation file.
+
+        A model that drops nothing out stays as it learns, with gradients, which are not taken:
+        so it is not compiled once more.
+        """
+        if not _drops_out(self.model):
+            return {name: self._mean_loss(rows) for name, rows in self._validation.items()}
         self.model.eval()
-        with torch.compiler.set_stance("force_eager"):  # not compiled once more for this
+        with torch.no_grad():
             found = {name: self._mean_loss(rows) for name, rows in self._validation.items()}
         self.model.train()
         return found
@@ -177,10 +184,12 @@ class Run:
         sums = torch.zeros(2, dtype=torch.float64)
         for begin in range(0, len(mine), self._piece):
             piece = mine[begin : begin + self._piece]
+            missing = self._piece - len(piece)
+            piece = np.pad(piece, ((0, missing), (0, 0)), constant_values=IGNORED)
             count = int((piece[:, 1:] != IGNORED).sum())
             with self._autocast():
                 loss = next_token_loss(self.model, self._tensor(piece))
-            sums += torch.tensor([float(loss) * count, count], dtype=torch.float64)
+            sums += torch.tensor([float(loss.detach()) * count, count], dtype=torch.float64)
         loss, count = accelerator.reduce(sums.to(accelerator.device), "sum").tolist()
         return loss / count
 
@@ -223,3 +232,12 @@ def _optimizer(model: nn.Module) -> torch.optim.AdamW:
         for decays in (True, False)
     ]
     return torch.optim.AdamW(groups, betas=_BETAS, fused=True)
+
+
+def _drops_out(model: nn.Module) -> bool:
+    """Whether training and evaluation of a model differ."""
+    return any(
+        getattr(module, "attention_dropout", 0) > 0
+        or (isinstance(module, nn.Dropout) and module.p > 0)
+        for module in model.modules()
+    )
