@@ -9,11 +9,11 @@ from typing import Any
 # What all runs share: the embedded model's text and tokenizer, 0.8 million tokens.
 COMMON: dict[str, Any] = {
     "context_length": 256,
-    "batch_size": 16,
-    "steps": 200,
-    "warmup_steps": 20,
-    "validate_every": 50,
-    "save_every": 50,
+    "batch_size": 4,
+    "steps": 800,
+    "warmup_steps": 80,
+    "validate_every": 200,
+    "save_every": 200,
     "compile": True,
     "seed": 1,
 }
@@ -79,6 +79,10 @@ STUDIES: dict[str, Study] = {
             }
             for groups in (1, 2, 4)
         },
+    ),
+    "seeds": Study(
+        "What another seed changes",
+        {f"seed {seed}": {"seed": seed, "shape": MIDDLE} for seed in (1, 2, 3)},
     ),
     "when": Study(
         "When to become ternary",

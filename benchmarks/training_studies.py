@@ -3,12 +3,13 @@
     python benchmarks/training_studies.py STUDY --data DIR --work DIR --record
 
 DIR of ``--data`` holds the embedded model's text (recipes/README.md). A study that was cut goes on
-where it was. ``make docs`` writes the newest records to docs/training-studies.md and draws them.
+where it was, and a run that two studies share is made once. ``make docs`` writes the newest records to docs/training-studies.md and draws them.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from study_runs import COMMON, STUDIES
 
 from bitinfer.machine import machine_facts
 from bitinfer.runtime import default_model
-from bitinfer.train import TrainConfig, TrainResult, train
+from bitinfer.train import BitLinear, TrainConfig, TrainResult, train
 
 DATA = ("tinystories.txt", "ccby.txt", "fairytale.txt", "chat_own.txt")
 VALIDATION = ("val.txt", "val_chat.txt")
@@ -35,8 +36,7 @@ def main() -> None:
     facts = machine_facts(HERE)
     if args.record:
         record_path(facts, "studies", f"-{args.study}")
-    folder = args.work / args.study
-    folder.mkdir(parents=True, exist_ok=True)
+    args.work.mkdir(parents=True, exist_ok=True)
     lines = []
     for name, changes in STUDIES[args.study].runs.items():
         config = TrainConfig(
@@ -48,7 +48,7 @@ def main() -> None:
                 **changes,
             }
         )
-        out = folder / name.replace(" ", "-").replace("/", "-")
+        out = args.work / hashlib.sha256(config.to_json().encode()).hexdigest()[:12]
         result = train(config, out, resume=out.exists())
         lines.append({"study": args.study, "run": name, **outcome(result), "changes": changes})
         print(f"{name}: {lines[-1]['validation']}", flush=True)
@@ -67,15 +67,10 @@ def outcome(result: TrainResult) -> dict[str, Any]:
         "validation": measured[-1].validation,
         "largest_grad_norm": max(record.grad_norm for record in result.records),
     }
-    if getattr(result.model.config, "hidden_act", None) == "relu2" and ternary(result.folder):
+    if any(isinstance(module, BitLinear) for module in result.model.modules()):
         seen = densities(result.folder, 200)
         found["density"] = {part: seen[part] for part in ("gate", "down")}
     return found
-
-
-def ternary(folder: Path) -> bool:
-    """Whether the engine runs the model."""
-    return "quantization_config" in (folder / "config.json").read_text(encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from bitinfer.train import TrainConfig
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_each_run_is_a_config_of_its_own(study):
-    configs = [TrainConfig(**COMMON, **changes) for changes in STUDIES[study].runs.values()]
+    configs = [TrainConfig(**{**COMMON, **changes}) for changes in STUDIES[study].runs.values()]
     assert all(a != b for i, a in enumerate(configs) for b in configs[:i])
 
 
