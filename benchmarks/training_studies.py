@@ -3,7 +3,8 @@
     python benchmarks/training_studies.py STUDY --data DIR --work DIR --record
 
 DIR of ``--data`` holds the embedded model's text (recipes/README.md). A study that was cut goes on
-where it was, and a run that two studies share is made once. ``make docs`` writes the newest records to docs/training-studies.md and draws them.
+where it was, and a run that two studies share is made once. ``make docs`` writes the newest records
+to docs/training-studies.md and draws them.
 """
 
 from __future__ import annotations
