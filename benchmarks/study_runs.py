@@ -19,14 +19,14 @@ COMMON: dict[str, Any] = {
 }
 _HEADS = {"num_key_value_heads": 1, "head_dim": 64}
 SIZES: dict[str, dict[str, Any]] = {  # by parameters in projections
+    "0.1M": {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2}
+    | {"num_attention_heads": 1, **_HEADS},
     "0.5M": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 3}
     | {"num_attention_heads": 2, **_HEADS},
     "2.2M": {"hidden_size": 192, "intermediate_size": 576, "num_hidden_layers": 5}
     | {"num_attention_heads": 3, **_HEADS},
-    "6.1M": {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 6}
-    | {"num_attention_heads": 4, **_HEADS},
 }
-MIDDLE = SIZES["2.2M"]
+MIDDLE = SIZES["0.5M"]
 LLAMA = {**MIDDLE, "model_type": "llama", "hidden_act": "relu2"}  # the one without sub-norms
 _FASTER = {"learning_rate": 4.5e-3, "learning_rate_2": 3e-3}
 
