@@ -60,24 +60,47 @@ def idle(lines: Lines) -> str:
     return table(["run", *(f"layer {i}" for i in range(most))], rows)
 
 
+def gaps(lines: Lines) -> str:
+    """By how much ternary and binary are behind full precision, size by size."""
+    rows: list[list[str | float | None]] = []
+    for size, known in by_size(lines).items():
+        losses = {kind: line["validation"][STORIES] for kind, line in known.items()}
+        full = losses["full"]
+        behind = [f"{losses[kind] - full:+.3f}" for kind in ("bitnet", "binary")]
+        rows.append([size, f"{full:.3f}", *behind, f"{losses['binary'] - losses['bitnet']:+.3f}"])
+    return table(["size", "full", "bitnet to full", "binary to full", "binary to bitnet"], rows)
+
+
+def by_size(lines: Lines) -> dict[str, dict[str, dict[str, Any]]]:
+    """Size -> kind of projections -> the run, of runs that are named so."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for line in lines:
+        kind, size = line["run"].split()
+        found.setdefault(size, {})[kind] = line
+    return found
+
+
 def draw(study: str, lines: Lines, theme: str) -> None:
     """One picture: validation loss of the stories by tokens learned, a line for each run."""
+    panels: dict[str, dict[str, dict[str, Any]]] = {
+        STUDIES[study].title: {line["run"]: line for line in lines}
+    }
+    if study == "sizes":
+        panels = {f"{size} parameters": runs for size, runs in by_size(lines).items()}
     with mpl.rc_context(rc_params(theme)):
-        figure = Figure(figsize=(7.5, 3.6), layout="constrained")
-        axes = figure.subplots()
-        for index, line in enumerate(lines):
-            tokens = [at for at, _ in line["validations"]]
-            losses = [validation[STORIES] for _, validation in line["validations"]]
-            colours = COLOURS[theme]
-            style = ("-", "--", ":")[index // 3 % 3] if len(lines) > len(colours) else "-"
-            colour = colours[index % 3 if len(lines) > len(colours) else index]
-            axes.plot(tokens, losses, style, color=colour, marker="o", markersize=3)
-            axes.lines[-1].set_label(line["run"])
-        axes.set(title=STUDIES[study].title, xlabel="tokens", ylabel="validation loss, stories")
-        axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
-        figure.legend(loc="outside right upper")
+        figure = Figure(figsize=(7.5, 3.2), layout="constrained")
+        row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axes, (title, runs) in zip(row, panels.items(), strict=True):
+            for colour, (name, line) in zip(COLOURS[theme], runs.items(), strict=False):
+                tokens = [at for at, _ in line["validations"]]
+                losses = [validation[STORIES] for _, validation in line["validations"]]
+                axes.plot(tokens, losses, color=colour, marker="o", markersize=3, label=name)
+            axes.set(title=title, xlabel="tokens")
+            axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+        row[0].set_ylabel("validation loss, stories")
+        figure.legend(*row[0].get_legend_handles_labels(), loc="outside right upper")
         path = DOCS / "plots" / f"study-{study}-{theme}.svg"
-        figure.savefig(path)
+        figure.savefig(path, metadata={"Date": None})  # the same records, the same file
 
 
 def parts(found: dict[str, Lines]) -> dict[str, str]:
@@ -88,6 +111,7 @@ def parts(found: dict[str, Lines]) -> dict[str, str]:
         shown = picture(f"study-{study}", f"{title}: validation loss by tokens")
         written[study] = f"{shown}\n\n{result(lines)}"
     if "sizes" in found:
+        written["gaps"] = gaps(found["sizes"])
         written["density"] = idle(found["sizes"])
     return written
 

@@ -23,11 +23,9 @@ SIZES: dict[str, dict[str, Any]] = {  # by parameters in projections
     | {"num_attention_heads": 1, **_HEADS},
     "0.5M": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 3}
     | {"num_attention_heads": 2, **_HEADS},
-    "2.2M": {"hidden_size": 192, "intermediate_size": 576, "num_hidden_layers": 5}
-    | {"num_attention_heads": 3, **_HEADS},
 }
-MIDDLE = SIZES["0.5M"]
-LLAMA = {**MIDDLE, "model_type": "llama", "hidden_act": "relu2"}  # the one without sub-norms
+STUDIED = SIZES["0.5M"]
+LLAMA = {**STUDIED, "model_type": "llama", "hidden_act": "relu2"}  # the one without sub-norms
 _FASTER = {"learning_rate": 4.5e-3, "learning_rate_2": 3e-3}
 
 
@@ -55,7 +53,7 @@ STUDIES: dict[str, Study] = {
     ),
     "thresholds": Study(
         "Where a weight becomes zero",
-        {f"{t:g} × absmean": {"threshold": t, "shape": MIDDLE} for t in (0.0, 0.25, 0.5, 0.75, 1)},
+        {f"{t:g} × absmean": {"threshold": t, "shape": STUDIED} for t in (0.0, 0.5, 0.7, 1)},
     ),
     "sub-norms": Study(
         "SubLN and the learning rate",
@@ -75,21 +73,21 @@ STUDIES: dict[str, Study] = {
             f"{groups} group{'s' * (groups > 1)}": {
                 "linear": "binary",
                 "num_groups": groups,
-                "shape": MIDDLE,
+                "shape": STUDIED,
             }
             for groups in (1, 2, 4)
         },
     ),
     "seeds": Study(
         "What another seed changes",
-        {f"seed {seed}": {"seed": seed, "shape": MIDDLE} for seed in (1, 2, 3)},
+        {f"seed {seed}": {"seed": seed, "shape": STUDIED} for seed in (1, 2, 3)},
     ),
     "when": Study(
         "When to become ternary",
         {
-            "from the start": {"ternary_from": 0.0, "shape": MIDDLE},
-            "in the last 20 %": {"ternary_from": 0.8, "shape": MIDDLE},
-            "after training": {"ternary_from": 1.0, "shape": MIDDLE},
+            "from the start": {"ternary_from": 0.0, "shape": STUDIED},
+            "in the last 20 %": {"ternary_from": 0.8, "shape": STUDIED},
+            "after training": {"ternary_from": 1.0, "shape": STUDIED},
         },
     ),
 }
