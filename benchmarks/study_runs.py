@@ -80,7 +80,11 @@ STUDIES: dict[str, Study] = {
     ),
     "seeds": Study(
         "What another seed changes",
-        {f"seed {seed}": {"seed": seed, "shape": STUDIED} for seed in (1, 2, 3)},
+        {
+            f"{linear}, seed {seed}": {"linear": linear, "seed": seed, "shape": STUDIED}
+            for seed in (1, 2, 3)
+            for linear in ("full", "bitnet")
+        },
     ),
     "when": Study(
         "When to become ternary",
