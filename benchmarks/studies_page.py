@@ -71,6 +71,20 @@ def gaps(lines: Lines) -> str:
     return table(["size", "full", "bitnet to full", "binary to full", "binary to bitnet"], rows)
 
 
+def spread(lines: Lines) -> str:
+    """How far runs that differ in their seed lie apart, and their gap to full precision."""
+    losses: dict[str, list[float]] = {}
+    for line in lines:
+        losses.setdefault(line["run"].split(",")[0], []).append(line["validation"][STORIES])
+    pairs = zip(losses["bitnet"], losses["full"], strict=True)
+    losses["bitnet to full"] = [bitnet - full for bitnet, full in pairs]
+    rows: list[list[str | float | None]] = [
+        [name, *(f"{of:.3f}" for of in (sum(known) / len(known), min(known), max(known)))]
+        for name, known in losses.items()
+    ]
+    return table(["loss, stories", "mean", "least", "largest"], rows)
+
+
 def by_size(lines: Lines) -> dict[str, dict[str, dict[str, Any]]]:
     """Size -> kind of projections -> the run, of runs that are named so."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
@@ -110,6 +124,8 @@ def parts(found: dict[str, Lines]) -> dict[str, str]:
         title = STUDIES[study].title
         shown = picture(f"study-{study}", f"{title}: validation loss by tokens")
         written[study] = f"{shown}\n\n{result(lines)}"
+    if "seeds" in found:
+        written["spread"] = spread(found["seeds"])
     if "sizes" in found:
         written["gaps"] = gaps(found["sizes"])
         written["density"] = idle(found["sizes"])

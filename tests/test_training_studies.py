@@ -56,6 +56,22 @@ def test_gaps_are_taken_size_by_size(lines):
     assert "| bitnet 0.1M | 0.50 / 0.38 | 0.25 / 0.12 |" in parts["density"]
 
 
+def test_seeds_are_compared_pair_by_pair(lines):
+    runs = {
+        "full, seed 1": 4.0,
+        "bitnet, seed 1": 4.125,
+        "full, seed 2": 4.5,
+        "bitnet, seed 2": 5.0,
+    }
+    seeds = [
+        {**lines[0], "study": "seeds", "run": run, "validation": {"val.txt": loss, **CHAT}}
+        for run, loss in runs.items()
+    ]
+    text = studies_page.parts({"seeds": seeds})["spread"]
+    assert "| full | 4.250 | 4.000 | 4.500 |" in text
+    assert "| bitnet to full | 0.312 | 0.125 | 0.500 |" in text
+
+
 def test_a_line_is_drawn_for_each_run(lines, tmp_path, monkeypatch):
     monkeypatch.setattr(studies_page, "DOCS", tmp_path)
     (tmp_path / "plots").mkdir()
