@@ -38,6 +38,18 @@ def passages(document: str, words: int) -> list[str]:
     return [" ".join(story[at : at + words]) for at in whole]
 
 
+def split(folder: Path, label: str, seed: int) -> tuple[list[str], list[str]]:
+    """The documents of a label, shuffled: those that are learned, and those that are held out.
+
+    Raises:
+        DataError: the text cannot be read.
+    """
+    documents = list(read_documents(folder / ORIGINS[label]))
+    random.Random(f"{seed} {label}").shuffle(documents)
+    held = round(_TEST_SHARE * len(documents))
+    return documents[held:], documents[:held]
+
+
 def make_task(folder: Path, *, per_label: int, words: int, seed: int) -> dict[str, list[str]]:
     """The lines of ``train`` and ``test``, shuffled.
 
@@ -53,14 +65,9 @@ def make_task(folder: Path, *, per_label: int, words: int, seed: int) -> dict[st
     """
     task: dict[str, list[str]] = {"train": [], "test": []}
     for label, name in ORIGINS.items():
-        documents = list(read_documents(folder / name))
-        rng = random.Random(f"{seed} {label}")
-        rng.shuffle(documents)
-        held = round(_TEST_SHARE * len(documents))
-        for part, own, count in (
-            ("test", documents[:held], per_label // 4),
-            ("train", documents[held:], per_label),
-        ):
+        learned, held = split(folder, label, seed)
+        rng = random.Random(f"{seed} {label} passages")
+        for part, own, count in (("test", held, per_label // 4), ("train", learned, per_label)):
             found = [passage for document in own for passage in passages(document, words)]
             if len(found) < count:
                 raise ValueError(f"{name}: expected {count} passages for {part}, got {len(found)}")

@@ -55,6 +55,7 @@ Examples:
   bitinfer train stories.txt run --validation held-out.txt
   bitinfer train stories.txt questions.txt:4 run --steps 3000 --plot run.svg
   bitinfer train run --recipe tales.toml
+  bitinfer train task.jsonl run --start run/model --linear full
   bitinfer train run --resume
   torchrun --nproc-per-node 4 -m bitinfer train run --recipe tales.toml""",
 )
@@ -80,7 +81,8 @@ def train(
     """Train a model on the text files DATA; the run is kept in OUT, the model in OUT/model.
 
     FILE:3 counts each document of a file three times. Documents stand between <s> and </s>; a file
-    without these marks is one document.
+    without these marks is one document. DATA may also be one .jsonl file of examples: objects with
+    "prompt" and "completion", or with "text" and "label", of which only the answer is learned.
     """
     from bitinfer.cli.train_progress import train_progress
 

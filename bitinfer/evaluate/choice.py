@@ -13,6 +13,7 @@ from bitinfer.errors import ContextLengthError, DataError
 from bitinfer.evaluate.perplexity import opening_id
 from bitinfer.evaluate.scoring import Progress, Span, score
 from bitinfer.model import Model
+from bitinfer.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def choose(
             span = (
                 _reply_span(model, question.prompt, choice)
                 if chat
-                else _text_span(model, question.prompt, separator + choice)
+                else text_span(model.tokenizer, question.prompt, separator + choice)
             )
             if len(span.token_ids) - 1 > model.context_length:
                 raise ContextLengthError(
@@ -106,12 +107,11 @@ def choose(
     ]
 
 
-def _text_span(model: Model, prompt: str, rest: str) -> Span:
+def text_span(tokenizer: Tokenizer, prompt: str, rest: str) -> Span:
     """A text from where its tokens are no longer those of the prompt alone.
 
     So a token that holds the end of the prompt and the beginning of the rest counts.
     """
-    tokenizer = model.tokenizer
     alone = tokenizer.encode(prompt, add_special_tokens=True)
     whole = tokenizer.encode(prompt + rest, add_special_tokens=True)
     pairs = enumerate(zip(alone, whole, strict=False))

@@ -6,6 +6,7 @@ Torch is not imported here, so that ``--help`` and the checks are quick.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -18,6 +19,10 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+TASK_SUFFIX = ".jsonl"  # of a file of examples
+_TASK = re.compile(re.escape(TASK_SUFFIX) + r"(:\d+)?$")  # with a count, which it must not have
 
 
 def _number(default: Any, text: str, low: float, high: float) -> Any:
@@ -40,7 +45,8 @@ class TrainConfig:
     """
 
     data: tuple[str, ...] = _other(
-        "Text files; FILE:3 counts each of its documents three times", default=()
+        "Text files; FILE:3 counts each of its documents three times. Or one file of examples",
+        default=(),
     )
     validation: tuple[str, ...] = _other("Text file to measure on, not to train on", default=())
     tokenizer: str | None = _other(
@@ -90,6 +96,16 @@ class TrainConfig:
             _check(entry.name, getattr(self, entry.name), str(entry.type), entry.metadata)
         for name in ("data", "validation"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        if any(map(_TASK.search, self.data)) and self.task is None:
+            raise ConfigError(
+                f"data: expected one {TASK_SUFFIX} file alone, or texts, got {', '.join(self.data)}"
+            )
+
+    @property
+    def task(self) -> Path | None:
+        """The file of examples to learn instead of texts."""
+        one = len(self.data) == 1 and self.data[0].endswith(TASK_SUFFIX)
+        return Path(self.data[0]) if one else None
 
     def to_json(self) -> str:
         """All fields, as `from_mapping` reads them."""

@@ -14,7 +14,6 @@ from bitinfer.json_file import read_json_object
 from bitinfer.train.config import TrainConfig
 
 CONFIG_NAME = "distill.json"
-TASK_SUFFIX = ".jsonl"
 # What the command line begins with; a student has much to keep and less to learn than a new model.
 _DEFAULTS: dict[str, Any] = {"stage_2_from": 1.0, "batch_size": 8, "context_length": 256}
 FINETUNE_DEFAULTS = {**_DEFAULTS, "steps": 500, "learning_rate": 2e-4, "warmup_steps": 20}
@@ -94,12 +93,6 @@ class DistillConfig:
                 raise ConfigError(f"{name}: data: expected a file or more to train on, got none")
         if self.pretrain is not None and self.pretrain.start is not None:
             raise ConfigError("pretrain: start: expected none: name it in finetune")
-        tasks = [file for file in self.finetune.data if file.endswith(TASK_SUFFIX)]
-        if tasks and len(self.finetune.data) > 1:
-            raise ConfigError(
-                f"finetune: data: expected one {TASK_SUFFIX} file alone, or texts, got"
-                f" {', '.join(self.finetune.data)}"
-            )
 
     def to_json(self) -> str:
         """All fields, as ``from_mapping`` reads them."""

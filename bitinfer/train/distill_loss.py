@@ -24,6 +24,7 @@ from bitinfer.train.relations import (
     projections,
     relation_loss,
 )
+from bitinfer.train.run import split_rows
 
 
 def check_weights(weights: LossWeights, student: PreTrainedModel, teacher: PreTrainedModel) -> int:
@@ -95,17 +96,6 @@ class DistillLoss:
         if self._weights.relation:
             self._teacher.base_model(input_ids=ids, use_cache=False)
         return None
-
-
-def split_rows(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Token ids, labels, and which tokens are no padding, ``(B, T)`` each.
-
-    Args:
-        rows: int64, ``(B, T + 1)`` tokens of a text, or ``(B, 2, T)`` as ``TaskRows`` gives them.
-    """
-    ids, labels = (rows[:, 0], rows[:, 1]) if rows.ndim == 3 else (rows[:, :-1], rows[:, 1:])
-    present = ids != IGNORED
-    return ids.where(present, 0), labels, present
 
 
 def logits_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

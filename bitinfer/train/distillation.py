@@ -32,13 +32,13 @@ from bitinfer.formats.source import SIDE_FILES
 from bitinfer.model_text import ModelText
 from bitinfer.tokenizer import Tokenizer
 from bitinfer.train.config import TrainConfig, check_same
-from bitinfer.train.distill_config import CONFIG_NAME, TASK_SUFFIX, DistillConfig
+from bitinfer.train.distill_config import CONFIG_NAME, DistillConfig
 from bitinfer.train.distill_loss import DistillLoss, check_weights
 from bitinfer.train.log import StepRecord
 from bitinfer.train.loop import TrainResult, train
 from bitinfer.train.new_model import to_ternary
 from bitinfer.train.saving import load
-from bitinfer.train.tasks import TaskRows, read_tasks
+from bitinfer.train.tasks import task_rows
 from bitinfer.train.teacher import Teacher, load_teacher
 
 Report = Callable[[str, StepRecord], None]  # name of the stage, a step of it
@@ -71,10 +71,8 @@ def distill(
     """
     out = Path(out)
     teacher = load_teacher(Path(config.teacher))
-    finetune, rows = config.finetune, None
-    if finetune.data[0].endswith(TASK_SUFFIX):
-        examples = read_tasks(Path(finetune.data[0]))
-        rows = TaskRows(examples, teacher.tokenizer, finetune.context_length, finetune.seed)
+    finetune = config.finetune
+    rows = task_rows(finetune, teacher.tokenizer)  # now: a bad example is not found after stage 2
     student = _student(config, teacher)
     check_weights(config.weights, student, teacher.model)
     with PartialState().main_process_first():

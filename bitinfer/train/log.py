@@ -23,7 +23,7 @@ class StepRecord:
 
     Attributes:
         step: From 1.
-        tokens: Learned until now.
+        tokens: Read until now, with the padding of examples.
         loss: Mean over the step's tokens, in nats (of a ``loss_fn``: what that gives).
         grad_norm: Of all gradients, before clipping.
         learning_rate, weight_decay: Of this step.

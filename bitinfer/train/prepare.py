@@ -26,6 +26,7 @@ from bitinfer.train.data import (
 from bitinfer.train.new_model import check_ternary, is_ternary, new_model, start_model
 from bitinfer.train.new_tokenizer import train_tokenizer
 from bitinfer.train.run_folder import RunFolder
+from bitinfer.train.tasks import task_rows
 
 _MOST_TOKENS = 1 << 24  # of a tokenizer; a model's vocabulary is checked against its own size
 
@@ -69,8 +70,8 @@ def prepare(config: TrainConfig, folder: RunFolder, model: Any, rows: Rows | Non
     Raises:
         BitinferError: a text, tokenizer, model or setting is refused, or the disk is full.
     """
-    sources = [parse_source(text) for text in config.data]
-    if rows is None and not sources:
+    sources = [parse_source(text) for text in config.data if config.task is None]
+    if rows is None and not config.data:
         raise ConfigError("data: expected a text file or more to train on, got none")
     try:
         folder.tokens.mkdir(exist_ok=True)
@@ -79,6 +80,7 @@ def prepare(config: TrainConfig, folder: RunFolder, model: Any, rows: Rows | Non
     _take_tokenizer(config, [path for path, _ in sources], folder)
     tokenizer = Tokenizer.load(folder.tokenizer, vocab_size=_MOST_TOKENS)
     encoder = _Encoder(folder, tokenizer)
+    rows = task_rows(config, tokenizer) if rows is None else rows
     turns_ternary = model is None and config.linear != "full"
     if model is None and config.start is not None:
         model = start_model(Path(config.start))
@@ -110,7 +112,7 @@ def _take_tokenizer(config: TrainConfig, sources: Sequence[Path], folder: RunFol
     elif sources:
         train_tokenizer(sources, config.vocab_size, folder.tokenizer)
     else:
-        raise ConfigError("tokenizer: expected a folder, there is no data to train one on")
+        raise ConfigError("tokenizer: expected a folder, there is no text to train one on")
 
 
 def _name(path: str, paths: Sequence[str]) -> str:

@@ -32,12 +32,23 @@ LossFunction = Callable[[nn.Module, Tensor], Tensor]
 Report = Callable[[StepRecord], None]
 
 
-def next_token_loss(model: nn.Module, tokens: Tensor) -> Tensor:
-    """Mean cross entropy of each token of the rows (count, length) but the first; scalar, fp32."""
-    labels = tokens[:, 1:].contiguous()  # IGNORED is what transformers leaves out, too
-    inputs = tokens[:, :-1].clamp(min=0)
+def next_token_loss(model: nn.Module, rows: Tensor) -> Tensor:
+    """Mean cross entropy of what is to be learned of rows, as ``split_rows`` takes them; fp32."""
+    inputs, labels, _ = split_rows(rows)
+    labels = labels.contiguous()  # IGNORED is what transformers leaves out, too
     loss: Tensor = model(input_ids=inputs, labels=labels, shift_labels=labels, use_cache=False).loss
     return loss
+
+
+def split_rows(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Token ids, labels, and which tokens are no padding, ``(B, T)`` each.
+
+    Args:
+        rows: int64, ``(B, T + 1)`` tokens of a text, or ``(B, 2, T)`` as ``TaskRows`` gives them.
+    """
+    ids, labels = (rows[:, 0], rows[:, 1]) if rows.ndim == 3 else (rows[:, :-1], rows[:, 1:])
+    present = ids != IGNORED
+    return ids.where(present, 0), labels, present
 
 
 class Run:
@@ -77,6 +88,7 @@ class Run:
             self.model.set_attn_implementation("eager")
         if self._ternary_at is not None and self.done >= self._ternary_at:
             to_ternary(config, self.model)
+        self._row_length = split_rows(self._tensor(self._rows.rows(0, 1)))[0].shape[1]
         self._optimizer = _optimizer(self.model)
         if checkpoint:
             self.model.load_state_dict(checkpoint.model)
@@ -116,7 +128,7 @@ class Run:
                 to_ternary(config, self.model)
                 self._compile()
             measures = self.done % config.validate_every == 0 or self.done == config.steps
-            tokens = config.batch_size * config.context_length
+            tokens = config.batch_size * self._row_length
             yield StepRecord(
                 step=self.done,
                 tokens=self.done * tokens,

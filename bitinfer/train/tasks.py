@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from bitinfer.errors import TrainingError
 from bitinfer.text_file import JsonLine, read_json_lines
 from bitinfer.tokenizer import Tokenizer
+from bitinfer.train.config import TrainConfig
 from bitinfer.train.data import IGNORED
 
 
@@ -100,6 +101,18 @@ class TaskRows:
             order = np.argsort(keys, kind="stable")
             begin = number * len(self._ids)
             yield from order[max(first - begin, 0) : max(first + count - begin, 0)].tolist()
+
+
+def task_rows(config: TrainConfig, tokenizer: Tokenizer) -> TaskRows | None:
+    """The rows of a run that learns examples; None of one that learns texts.
+
+    Raises:
+        DataError: see `read_tasks`.
+        TrainingError: an example is too long.
+    """
+    if config.task is None:
+        return None
+    return TaskRows(read_tasks(config.task), tokenizer, config.context_length, config.seed)
 
 
 def _encoded(

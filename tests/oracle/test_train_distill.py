@@ -18,13 +18,14 @@ from test_train_distill_loss import make_model
 from transformers_oracle import Oracle
 
 from bitinfer.cli.distill import distill as command
-from bitinfer.errors import BitinferError, TrainingError
+from bitinfer.errors import BitinferError, ConfigError, TrainingError
 from bitinfer.tokenizer import Tokenizer
 from bitinfer.train.config import TrainConfig
 from bitinfer.train.data import IGNORED
 from bitinfer.train.distill_config import DistillConfig, LossWeights
 from bitinfer.train.distill_loss import logits_loss
 from bitinfer.train.distillation import distill
+from bitinfer.train.loop import train
 from bitinfer.train.new_tokenizer import train_tokenizer
 from bitinfer.train.tasks import TaskRows, read_tasks
 from bitinfer.train.teacher import load_teacher
@@ -228,6 +229,31 @@ def test_a_task_is_learned(place, tmp_path):
     assert losses[-1] < 0.2
 
 
+@pytest.mark.parametrize("sub_norm", [True, False])
+def test_train_learns_a_task_as_distill_does_without_its_teacher(place, tmp_path, sub_norm):
+    weights = LossWeights(logits=0.0, relation=0.0)
+    config = config_of(place, "task.jsonl", weights=weights, steps=6, sub_norm=sub_norm)
+    alone = train(replace(config.finetune, start=str(place / "llama")), tmp_path / "alone")
+    assert alone.losses == pytest.approx(distill(config, tmp_path / "out").losses, abs=1e-5)
+    tokenizer = load_teacher(place / "llama").tokenizer
+    length = TaskRows(read_tasks(place / "task.jsonl"), tokenizer, 32, seed=0).length
+    assert alone.records[-1].tokens == 6 * 4 * length  # of the rows, not the context
+
+
+def test_a_teacher_may_be_tuned_on_the_task_by_train(place, tmp_path):
+    settings = stage(place / "task.jsonl", steps=20, linear="full", start=str(place / "llama"))
+    tuned = train(settings, tmp_path / "run")
+    assert tuned.losses[-1] < 0.7 * tuned.losses[0]
+    teacher = load_teacher(tuned.folder).model
+    for name, tensor in tuned.model.state_dict().items():
+        assert torch.equal(teacher.state_dict()[name], tensor), name
+
+
+def test_examples_without_a_tokenizer_are_refused(place, tmp_path):
+    with pytest.raises(ConfigError, match="tokenizer: expected a folder, there is no text"):
+        train(stage(place / "task.jsonl"), tmp_path / "run")
+
+
 def test_a_teacher_with_another_tokenizer_is_refused(place, tmp_path):
     distill(config_of(place, steps=1), tmp_path / "student")
     train_tokenizer([place / "held_out.txt"], VOCAB - 5, tmp_path / "other")
@@ -329,6 +355,7 @@ def test_the_command_makes_a_student_and_says_where(place, tmp_path):
             {"data": ("a.jsonl", "b.txt")},
             r"expected one \.jsonl file alone, or texts, got a\.jsonl",
         ),
+        ({"data": ("a.jsonl:3",)}, r"expected one \.jsonl file alone, or texts, got a\.jsonl:3"),
     ],
 )
 def test_settings_without_a_meaning_here_are_refused(place, settings, message):

@@ -10,8 +10,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCau
 from bitinfer.errors import ConfigError
 from bitinfer.train.data import IGNORED
 from bitinfer.train.distill_config import LossWeights
-from bitinfer.train.distill_loss import DistillLoss, logits_loss, split_rows
+from bitinfer.train.distill_loss import DistillLoss, logits_loss
 from bitinfer.train.relations import AttentionTap, relation_loss
+from bitinfer.train.run import split_rows
 
 SHAPE = {
     "vocab_size": 97,
