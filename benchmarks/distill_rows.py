@@ -10,7 +10,7 @@ from study_runs import COMMON, LLAMA
 
 from bitinfer.train import LossWeights
 
-TASK: dict[str, Any] = {"per_label": 1200, "words": 20, "seed": 0}
+TASK: dict[str, Any] = {"per_label": 2400, "words": 20, "seed": 0}
 SEEDS = (1, 2, 3)  # of the order of the examples
 
 # The model that all begin with, of full precision, and what plain text it learns: as the studies.
@@ -21,8 +21,8 @@ WARM: dict[str, Any] = {**COMMON, "steps": 80, "seed": 2, "form": "master"}
 TUNE: dict[str, Any] = {
     "context_length": 256,
     "batch_size": 16,
-    "steps": 200,
-    "warmup_steps": 20,
+    "steps": 60,
+    "warmup_steps": 6,
     "stage_2_from": 1.0,
     "learning_rate": 1e-3,
     "save_every": 100,

@@ -95,25 +95,25 @@ def told_by_engine(folder: Path, questions: Sequence[Question]) -> list[int]:
 
 @torch.no_grad()
 def told_by_torch(result: TrainResult, questions: Sequence[Question]) -> list[int]:
-    """The same of the model in torch, in fp32: the sum of the log-likelihoods of a label's tokens."""
+    """The same of the model in torch, in fp32."""
     tokenizer = Tokenizer.load(result.folder, vocab_size=result.model.config.vocab_size)
     spans = [
         text_span(tokenizer, question.prompt, f" {choice}")
         for question in questions
         for choice in question.choices
     ]
-    found: list[float] = []
+    order = sorted(range(len(spans)), key=lambda i: len(spans[i].token_ids))  # little padding
+    found = torch.zeros(len(spans))
     for begin in range(0, len(spans), _AT_ONCE):
-        batch = spans[begin : begin + _AT_ONCE]
+        batch = order[begin : begin + _AT_ONCE]
         ids = torch.nn.utils.rnn.pad_sequence(
-            [torch.tensor(span.token_ids) for span in batch], batch_first=True
+            [torch.tensor(spans[i].token_ids) for i in batch], batch_first=True
         )
         logs = result.model(input_ids=ids, use_cache=False).logits[:, :-1].log_softmax(-1)
         taken = logs.gather(-1, ids[:, 1:, None])[..., 0]
-        for row, span in zip(taken, batch, strict=True):
-            found.append(float(row[span.start - 1 : len(span.token_ids) - 1].sum()))
-    choices = len(questions[0].choices)
-    return torch.tensor(found).view(-1, choices).argmax(-1).tolist()
+        for row, i in zip(taken, batch, strict=True):
+            found[i] = row[spans[i].start - 1 : len(spans[i].token_ids) - 1].sum()
+    return found.view(len(questions), -1).argmax(-1).tolist()
 
 
 def main() -> None:
