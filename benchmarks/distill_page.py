@@ -50,7 +50,7 @@ def _error(values: NDArray[np.float64]) -> str:
 def _where(about: dict[str, Any], runs: Lines) -> str:
     task, tune, compared = about["task"], about["tune"], [r for r in runs if "as_torch" in r]
     base, warm = about["base"], about["warm"]
-    same = sum(run["as_torch"] for run in compared)
+    same, both = (sum(run[name] for run in compared) for name in ("as_torch", "compared"))
     return (
         f"{about['parameters'] / 1e6:.1f} M parameters; the base learned {base['tokens'] / 1e6:.2f}"
         f" M tokens (validation loss {base['validation']:.2f}), stage 2"
@@ -58,7 +58,7 @@ def _where(about: dict[str, Any], runs: Lines) -> str:
         f" {tune['batch_size']} of {3 * task['per_label']:,} passages of {task['words']} words;"
         f" {about['passages']:,} are held out. {about['cpu']}, {about['date'][:10]}, commit"
         f" {about['commit']}. Torch agrees with the engine on {same:,} of"
-        f" {about['passages'] * len(compared):,} answers of ternary models."
+        f" {both:,} answers of ternary models."
     )
 
 

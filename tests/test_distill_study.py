@@ -35,7 +35,7 @@ def lines():
     }
     runs = [
         {"row": "full precision", "right": "11111110"},
-        {"row": "ternary", "right": "11110000", "as_torch": 7},
+        {"row": "ternary", "right": "11110000", "as_torch": 7, "compared": 8},
         {"row": "full precision", "right": "11111110"},
         {"row": "ternary", "right": "11000000"},
     ]
