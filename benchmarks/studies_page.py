@@ -100,7 +100,7 @@ def draw(study: str, lines: Lines, theme: str) -> None:
         STUDIES[study].title: {line["run"]: line for line in lines}
     }
     if study == "sizes":
-        panels = {f"{size} weights in projections": runs for size, runs in by_size(lines).items()}
+        panels = {f"size {size}": runs for size, runs in by_size(lines).items()}
     with mpl.rc_context(rc_params(theme)):
         figure = Figure(figsize=(7.5, 3.2), layout="constrained")
         row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]

@@ -18,7 +18,7 @@ COMMON: dict[str, Any] = {
     "seed": 1,
 }
 _HEADS = {"num_key_value_heads": 1, "head_dim": 64}
-SIZES: dict[str, dict[str, Any]] = {  # by parameters in projections
+SIZES: dict[str, dict[str, Any]] = {  # by weights in projections, roughly
     "0.1M": {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2}
     | {"num_attention_heads": 1, **_HEADS},
     "0.5M": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 3}
