@@ -38,8 +38,13 @@ def part(lines: Lines) -> str:
         gap = share - first
         to_first = f"{100 * gap.mean():+.1f} {_error(gap)}" if rows else "-"
         rows.append([name, *cells, to_first])
+    spread = np.sqrt(np.mean([np.var(np.mean(each, axis=1), ddof=1) for each in right.values()]))
     heading = ["fine-tuned", "accuracy", "of each seed", "to full precision"]
-    return f"{_where(about, runs)}\n\n{table(heading, rows)}"
+    seeds_differ = (
+        "± is the standard error of a mean over the passages alone. Seeds differ by more: the"
+        f" standard deviation of a row's accuracy is {100 * spread:.1f} points."
+    )
+    return f"{_where(about, runs)}\n\n{table(heading, rows)}\n\n{seeds_differ}"
 
 
 def _error(values: NDArray[np.float64]) -> str:

@@ -49,4 +49,6 @@ def test_the_table_has_accuracies_errors_and_differences_of_the_same_passages(li
     # 7 of 8; its error is sqrt(7/8 * 1/8 * 8/7 / 8) = 0.125.
     assert "| full precision | 87.5 % ± 12.5 | 87.5, 87.5 | - |" in text
     # Means of passages 1 1 .5 .5 0 0 0 0: variance 1.375/7; less 1 1 1 1 1 1 1 0: 1.875/7.
+    # Of two seeds' 87.5 and 87.5 the variance is 0, of 50 and 25 it is 2 * 12.5^2.
+    assert "the standard deviation of a row's accuracy is 12.5 points" in text
     assert "| ternary | 37.5 % ± 15.7 | 50.0, 25.0 | -50.0 ± 16.4 |" in text
