@@ -1,0 +1,128 @@
+"""tales-6m: a ternary student of a teacher's words and of plain text.
+
+    python recipes/tales/student.py TAUGHT TEXTS OUT
+
+TAUGHT is a folder that taught.py wrote, TEXTS the folder of the texts, OUT the folder of the run
+(docs/training.md): with --resume it goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from taught import LENGTH, Taught, taught_loss, text_rows
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bitinfer.runtime import default_model
+from bitinfer.train import TrainConfig, train
+from bitinfer.train.config import read_toml
+from bitinfer.train.data import PackedRows, TokenFile, token_path
+from bitinfer.train.log import StepRecord
+
+HERE = Path(__file__).parent
+STORIES = "tinystories.txt"
+STORY_ROWS = 10  # of the 16 in a step
+# The other texts, and how often each of their documents counts.
+OTHERS = {"ccby.txt": 1, "fairytale.txt": 1, "chat_own.txt": 2, "about_itself.txt": 2}
+TEACHER_SHARE = 0.8  # of the loss of a taught row; the rest is the text's
+UNNUMBERED = -1  # in a row's first column, where a story row has its number
+
+
+@dataclass(frozen=True)
+class MixedRows:
+    """Rows of a step: first stories, then the others, each behind its number."""
+
+    taught: Taught
+    others: PackedRows
+    batch_size: int
+
+    def rows(self, first: int, count: int) -> NDArray[np.int64]:
+        """int64 (count, 1 + LENGTH + 1); whole steps only."""
+        step, left = divmod(first, self.batch_size)
+        assert not left
+        assert count == self.batch_size
+        total, begin = self.taught.total, step * STORY_ROWS
+        numbers = [
+            shuffled(total, at // total)[at % total] for at in range(begin, begin + STORY_ROWS)
+        ]
+        stories = [self.taught.rows.rows(int(number), 1) for number in numbers]
+        rest = count - STORY_ROWS
+        numbered = np.concatenate([numbers, np.full(rest, UNNUMBERED)])
+        return np.column_stack(
+            [numbered, np.concatenate([*stories, self.others.rows(step * rest, rest)])]
+        )
+
+
+@cache
+def shuffled(count: int, number: int) -> NDArray[np.int64]:
+    """The order of ``count`` rows in a pass."""
+    return np.argsort(np.random.PCG64([2, number]).random_raw(count), kind="stable")
+
+
+def loss_of(taught: Taught, model: nn.Module, rows: Tensor) -> Tensor:
+    """What a step minimizes: cross entropy, and of taught rows that under the teacher, too."""
+    numbers, tokens = rows[:, 0].numpy(), rows[:, 1:]
+    logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
+    known, ids, logs = taught.likeliest(numbers)
+    return _mixed(logits, tokens[:, 1:].contiguous(), ids, logs, TEACHER_SHARE * known)
+
+
+@torch.compile
+def _mixed(logits: Tensor, labels: Tensor, ids: Tensor, logs: Tensor, share: Tensor) -> Tensor:
+    ours = functional.log_softmax(logits.float(), dim=-1)
+    text = -ours.gather(-1, labels[..., None])[..., 0]
+    return torch.lerp(text, taught_loss(ours, ids, logs), share[:, None]).mean()
+
+
+def show(record: StepRecord) -> None:
+    """Print what a step came to."""
+    measured = "".join(f", {name} {loss:.4f}" for name, loss in record.validation.items())
+    print(f"step {record.step}: {record.loss:.4f}{measured}", flush=True)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("taught", "texts", "out"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--start", type=Path, help="folder with masters to go on from")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in OUT")
+    parser.add_argument("--set", action="append", default=[], help="NAME=JSON over student.toml")
+    given = parser.parse_args()
+    changes = {k: json.loads(v) for k, v in (text.split("=", 1) for text in given.set)}
+    config = TrainConfig(
+        **{**read_toml(HERE / "student.toml"), **changes},
+        start=str(given.start) if given.start else None,
+        tokenizer=str(default_model()),
+        context_length=LENGTH,
+        validation=[str(given.texts / name) for name in ("val.txt", "val_chat.txt")],
+    )
+    tokenizer = given.start or default_model()
+    taught = Taught(given.texts / STORIES, tokenizer, given.taught)
+    others = []
+    for name, count in OTHERS.items():
+        text_rows(given.texts / name, tokenizer, given.taught)
+        path = token_path(given.taught, Path(name).stem, 4096)
+        others.append((TokenFile.open(path), count))
+    print(f"{taught.count} of {taught.total} rows are taught", flush=True)
+    rows = MixedRows(taught, PackedRows(others, LENGTH, config.seed), config.batch_size)
+    train(
+        config,
+        given.out,
+        resume=given.resume,
+        rows=rows,
+        loss_fn=lambda model, tokens: loss_of(taught, model, tokens),
+        report=show,
+    )
+
+
+if __name__ == "__main__":
+    main()
