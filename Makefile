@@ -65,6 +65,7 @@ tidy: .venv/.extra-dev
 
 docs: .venv/.extra-test
 	@$(PY) docs/generate_cli.py
+	@$(PY) docs/generate_samples.py
 	@for page in readme_table speed_page scaling_page tiers_page serving_page distill_page studies_page; do $(PY) benchmarks/$$page.py; done
 	@$(PY) benchmarks/ffn_sparsity.py --page
 	@$(PY) benchmarks/export_agreement.py --page

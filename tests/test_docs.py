@@ -64,6 +64,11 @@ def test_cli_page_is_what_help_says():
     assert script.PAGE.read_text(encoding="utf-8") == script.cli_page(), "run `make docs`"
 
 
+def test_samples_are_what_the_model_says():
+    script = load_script(ROOT / "docs" / "generate_samples.py")
+    assert script.PAGE.read_text(encoding="utf-8") == script.samples_page(), "run `make docs`"
+
+
 @pytest.mark.parametrize(
     ("page", "script"),
     [
