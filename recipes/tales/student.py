@@ -45,20 +45,17 @@ class MixedRows:
     batch_size: int
 
     def rows(self, first: int, count: int) -> NDArray[np.int64]:
-        """int64 (count, 1 + LENGTH + 1); whole steps only."""
-        step, left = divmod(first, self.batch_size)
-        assert not left
-        assert count == self.batch_size
-        total, begin = self.taught.total, step * STORY_ROWS
-        numbers = [
-            shuffled(total, at // total)[at % total] for at in range(begin, begin + STORY_ROWS)
-        ]
-        stories = [self.taught.rows.rows(int(number), 1) for number in numbers]
-        rest = count - STORY_ROWS
-        numbered = np.concatenate([numbers, np.full(rest, UNNUMBERED)])
-        return np.column_stack(
-            [numbered, np.concatenate([*stories, self.others.rows(step * rest, rest)])]
-        )
+        """int64 (count, 1 + LENGTH + 1)."""
+        return np.concatenate([self._row(at) for at in range(first, first + count)])
+
+    def _row(self, at: int) -> NDArray[np.int64]:
+        step, place = divmod(at, self.batch_size)
+        if place >= STORY_ROWS:
+            other = step * (self.batch_size - STORY_ROWS) + place - STORY_ROWS
+            return np.insert(self.others.rows(other, 1), 0, UNNUMBERED, axis=1)
+        told, story = divmod(step * STORY_ROWS + place, self.taught.total)
+        number = shuffled(self.taught.total, told)[story]
+        return np.insert(self.taught.rows.rows(int(number), 1), 0, number, axis=1)
 
 
 @cache
