@@ -23,6 +23,8 @@ SIZES: dict[str, dict[str, Any]] = {  # by weights in projections, roughly
     | {"num_attention_heads": 1, **_HEADS},
     "0.5M": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 3}
     | {"num_attention_heads": 2, **_HEADS},
+    "2.2M": {"hidden_size": 192, "intermediate_size": 576, "num_hidden_layers": 5}
+    | {"num_attention_heads": 3, **_HEADS},
 }
 STUDIED = SIZES["0.5M"]
 LLAMA = {**STUDIED, "model_type": "llama", "hidden_act": "relu2"}  # the one without sub-norms
@@ -46,7 +48,7 @@ STUDIES: dict[str, Study] = {
     "sizes": Study(
         "Full precision, ternary and binary by size",
         {
-            f"{linear} {size}": {"linear": linear, "shape": shape}
+            f"{linear} {size}": {"linear": linear, "shape": shape, **_FASTER}
             for size, shape in SIZES.items()
             for linear in ("full", "bitnet", "binary")
         },
