@@ -2,7 +2,7 @@
 
     python benchmarks/distill_study.py --data DIR --work DIR --record
 
-DIR of ``--data`` holds the embedded model's text (recipes/README.md), of which story_origin.py
+DIR of ``--data`` holds the texts of recipes/tales/data, unpacked, of which story_origin.py
 makes the task. The base learns plain text without the documents that are held out. A study that
 was cut goes on where it was. ``make docs`` writes the newest record to docs/distillation.md.
 """

@@ -2,7 +2,7 @@
 
     python benchmarks/training_studies.py STUDY --data DIR --work DIR --record
 
-DIR of ``--data`` holds the embedded model's text (recipes/README.md). A study that was cut goes on
+DIR of ``--data`` holds the texts of recipes/tales/data, unpacked. A study that was cut goes on
 where it was, and a run that two studies share is made once. ``make docs`` writes the newest records
 to docs/training-studies.md and draws them.
 """

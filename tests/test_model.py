@@ -16,8 +16,8 @@ from bitinfer.model import Model
 
 # What the embedded model says with every sampling rule on and seed 2024, wherever it runs.
 GOLDEN = (
-    ", there was a strong bunny named Tom. Tom was not like the dark woods."
-    " He wanted to become successful in his"
+    ", there was a pretty rabbit named Tom. One day, he had found something"
+    " that he wanted to invade with a"
 )
 SKY = [{"role": "user", "content": "What color is the sky?"}]
 

@@ -1,37 +1,33 @@
 """tales-6m: a ternary student of a teacher's words and of plain text.
 
-    python recipes/tales/student.py TAUGHT TEXTS OUT
+    python recipes/tales/student.py RECIPE TAUGHT OUT
 
-TAUGHT is a folder that taught.py wrote, TEXTS the folder of the texts, OUT the folder of the run
-(docs/training.md): with --resume it goes on.
+RECIPE is a TOML file, whose ``data`` are the texts that are learned beside the stories, TAUGHT a
+folder that taught.py wrote, OUT the folder of the run (docs/training.md): with --resume it goes on.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from taught import LENGTH, Taught, taught_loss, text_rows
+from taught import LENGTH, Taught, taught_loss, text_tokens
 from torch import Tensor, nn
 from torch.nn import functional
 
 from bitinfer.runtime import default_model
 from bitinfer.train import TrainConfig, train
 from bitinfer.train.config import read_toml
-from bitinfer.train.data import PackedRows, TokenFile, token_path
+from bitinfer.train.data import PackedRows, parse_source
 from bitinfer.train.log import StepRecord
 
-HERE = Path(__file__).parent
-STORIES = "tinystories.txt"
+STORIES = Path(__file__).parent / "data" / "tinystories.txt"
 STORY_ROWS = 10  # of the 16 in a step
-# The other texts, and how often each of their documents counts.
-OTHERS = {"ccby.txt": 1, "fairytale.txt": 1, "chat_own.txt": 2, "about_itself.txt": 2}
 TEACHER_SHARE = 0.8  # of the loss of a taught row; the rest is the text's
 UNNUMBERED = -1  # in a row's first column, where a story row has its number
 
@@ -88,35 +84,27 @@ def show(record: StepRecord) -> None:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("taught", "texts", "out"):
+    for name in ("recipe", "taught", "out"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--start", type=Path, help="folder with masters to go on from")
     parser.add_argument("--resume", action="store_true", help="go on with the run in OUT")
-    parser.add_argument("--set", action="append", default=[], help="NAME=JSON over student.toml")
     given = parser.parse_args()
-    changes = {k: json.loads(v) for k, v in (text.split("=", 1) for text in given.set)}
     config = TrainConfig(
-        **{**read_toml(HERE / "student.toml"), **changes},
+        **read_toml(given.recipe),
         start=str(given.start) if given.start else None,
         tokenizer=str(default_model()),
         context_length=LENGTH,
-        validation=[str(given.texts / name) for name in ("val.txt", "val_chat.txt")],
     )
-    tokenizer = given.start or default_model()
-    taught = Taught(given.texts / STORIES, tokenizer, given.taught)
-    others = []
-    for name, count in OTHERS.items():
-        text_rows(given.texts / name, tokenizer, given.taught)
-        path = token_path(given.taught, Path(name).stem, 4096)
-        others.append((TokenFile.open(path), count))
+    taught = Taught(STORIES, default_model(), given.taught)
     print(f"{taught.count} of {taught.total} rows are taught", flush=True)
-    rows = MixedRows(taught, PackedRows(others, LENGTH, config.seed), config.batch_size)
+    sources = [parse_source(text) for text in config.data]
+    others = [(text_tokens(path, default_model(), given.taught), count) for path, count in sources]
     train(
         config,
         given.out,
         resume=given.resume,
-        rows=rows,
-        loss_fn=lambda model, tokens: loss_of(taught, model, tokens),
+        rows=MixedRows(taught, PackedRows(others, LENGTH, config.seed), config.batch_size),
+        loss_fn=partial(loss_of, taught),
         report=show,
     )
 

@@ -30,14 +30,14 @@ _AT_ONCE = 8  # rows
 _ENTRY = np.dtype([("ids", "<u2", (LENGTH, LIKELIEST)), ("logs", "<f2", (LENGTH, LIKELIEST))])
 
 
-def text_rows(text: Path, tokenizer: Path, folder: Path) -> PackedRows:
-    """The rows of a text, whose tokens are kept in ``folder``."""
+def text_tokens(text: Path, tokenizer: Path, folder: Path) -> TokenFile:
+    """The tokens of a text, which are kept in ``folder``."""
     known = Tokenizer.load(tokenizer, vocab_size=1 << 16)
     backend = read_tokenizer(tokenizer / "tokenizer.json", str(tokenizer))
     target = token_path(folder, text.stem, known.vocab_size)
     end = backend.token_to_id(known.eos_token)
     write_tokens(text, target, backend, known.bos_token_id, end)
-    return PackedRows([(TokenFile.open(target), 1)], LENGTH, SEED)
+    return TokenFile.open(target)
 
 
 class Taught:
@@ -51,7 +51,7 @@ class Taught:
             tokenizer: Folder of the tokenizer.
             folder: Where the teacher's words are kept; it exists.
         """
-        self.rows = text_rows(text, tokenizer, folder)
+        self.rows = PackedRows([(text_tokens(text, tokenizer, folder), 1)], LENGTH, SEED)
         self.path = folder / f"{text.stem}.taught"
         self.path.touch()
         self.total = self.rows.tokens_in_pass // (LENGTH * _AT_ONCE) * _AT_ONCE

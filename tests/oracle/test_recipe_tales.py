@@ -1,5 +1,6 @@
 """The recipe of the embedded model: a teacher with its vocabulary, and what a student learns."""
 
+import json
 import subprocess
 import sys
 
@@ -10,6 +11,8 @@ import student
 import taught
 import teacher_start
 import torch
+from round_floats import round_floats
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -121,6 +124,23 @@ def test_a_step_holds_each_story_once_in_a_pass_and_knows_its_number(asked, tmp_
     assert sorted(stories) == list(range(known.total))
     for row in seen[:4]:
         assert (row[1:] == known.rows.rows(int(row[0]), 1)[0]).all()
+
+
+def test_rounding_halves_the_floats_and_nothing_else(tmp_path):
+    given = {
+        "model.embed_tokens.weight": torch.tensor([[1.0, 1.0 + 2**-9]]),
+        "model.layers.0.mlp.up_proj.weight": torch.tensor([[27]], dtype=torch.uint8),
+        "model.layers.0.mlp.up_proj.weight_scale": torch.tensor([1.0 + 2**-9]),
+    }
+    save_file(given, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"vocab_size": 1, "dtype": "float32"}')
+    round_floats(tmp_path)
+    found = load_file(tmp_path / "model.safetensors")
+    embedding = found.pop("model.embed_tokens.weight")
+    assert embedding.dtype == torch.bfloat16
+    assert embedding.tolist() == [[1.0, 1.0]]
+    assert all(torch.equal(given[name], tensor) for name, tensor in found.items())
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "bfloat16"
 
 
 def test_chats_about_itself_are_the_same_each_time_and_none_is_held_out(tmp_path):
