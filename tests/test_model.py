@@ -16,8 +16,8 @@ from bitinfer.model import Model
 
 # What the embedded model says with every sampling rule on and seed 2024, wherever it runs.
 GOLDEN = (
-    ", there was a pretty rabbit named Tom. One day, he had found something"
-    " that he wanted to invade with a"
+    ", there was a beautiful pond. A boy named Tom was very happy with the park,"
+    " when everyone began to walk."
 )
 SKY = [{"role": "user", "content": "What color is the sky?"}]
 

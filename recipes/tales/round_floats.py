@@ -2,7 +2,8 @@
 
     python recipes/tales/round_floats.py MODEL
 
-Ternary weights stay what they are, and so do the scales that multiply them.
+Ternary weights stay what they are; their scales then are numbers of float16, too, so that a GGUF
+file of TQ1_0 or TQ2_0 holds the same model.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def round_floats(folder: Path) -> None:
     path = folder / "model.safetensors"
     tensors = load_file(path)
     for name, tensor in tensors.items():
-        if tensor.dtype == torch.float32 and not name.endswith("weight_scale"):
+        if tensor.dtype == torch.float32:
             tensors[name] = tensor.bfloat16()
     fresh = path.with_suffix(".rounded")
     save_file(tensors, fresh, {"format": "pt"})
