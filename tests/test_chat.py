@@ -18,7 +18,7 @@ from bitinfer.history import History
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pseudo terminals")
 
 CHAT = "from bitinfer.cli import main; main(['chat', *{!r}], prog_name='bitinfer')"
-LONG = ("--temperature", "1.5", "--max-tokens", "900", "--seed", "129")  # 700 words
+LONG = ("--max-tokens", "900", "--logit-bias", "2=-inf")  # never the end token, so 900 of them
 
 
 @pytest.fixture
