@@ -126,9 +126,12 @@ export class Chat {
     if (said) this.keeper.finish(node, node.reason || "stop");
     else if (problem || node.reason === "cancelled") thread.remove(node);
     const seen = this.thread === thread;
-    if (seen) this.render();
-    if (seen && problem) this.turns.append(new ProblemView(problem, () => this.retry(thread.leaf)).root);
-    if (seen) this.#follow();
+    if (seen) {
+      this.#grow(() => {
+        this.render();
+        if (problem) this.turns.append(new ProblemView(problem, () => this.retry(thread.leaf)).root);
+      });
+    }
     say(problem ? problem.message : node.text);
     this.changed();
   }
@@ -137,14 +140,15 @@ export class Chat {
     if (this.drawing) return;
     this.drawing = requestAnimationFrame(() => {
       this.drawing = 0;
-      const near = this.nearEnd;
-      this.views.get(node)?.update();
-      if (near) this.toEnd();
+      this.#grow(() => this.views.get(node)?.update());
     });
   }
 
-  #follow() {
-    if (this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < 3 * NEAR_END) this.toEnd();
+  /** Change what is shown: who was near the end before is at the end after it. */
+  #grow(change) {
+    const near = this.nearEnd;
+    change();
+    if (near) this.toEnd();
   }
 
   get nearEnd() {
