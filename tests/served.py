@@ -24,6 +24,8 @@ from bitinfer.serve.service import Service
 
 NAME = "tales-6m"
 QUESTION = [{"role": "user", "content": "What color is the sky?"}]
+CHAT = "/v1/chat/completions"
+BODY = {"model": NAME, "messages": QUESTION, "max_tokens": 4, "temperature": 0}
 
 # With tools and thinking, in the manner of Qwen.
 TEMPLATE = (
@@ -98,6 +100,23 @@ def running(
         finally:
             server.should_exit = server.force_exit = True
             thread.join()
+
+
+@contextmanager
+def unhurt(model: Model) -> Iterator[Running]:
+    """A running server, which still answers after all that was done to it."""
+    with running(model) as server:
+        yield server
+        status, reply = server.ask("POST", CHAT, BODY)
+        assert (status, reply["choices"][0]["message"]["content"]) == (200, "The sky is blue")
+
+
+def begin_chat(sock: socket.socket, length: int, begun: str = "") -> None:
+    """Send the head of a chat request, whose body is said to be ``length`` bytes, and its begin."""
+    sock.sendall(
+        f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        f"content-length: {length}\r\n\r\n{begun}".encode()
+    )
 
 
 def model_with_template(folder: Path, template: str = TEMPLATE) -> Path:

@@ -7,15 +7,12 @@ import logging
 
 import openai
 import pytest
-from served import NAME, QUESTION, code, running
+from served import BODY, CHAT, NAME, QUESTION, code, running, unhurt
 
 from bitinfer.model import Model
 from bitinfer.runtime import default_model
 from bitinfer.serve import limits
 from bitinfer.serve.app import BODIES
-
-CHAT = "/v1/chat/completions"
-BODY = {"model": NAME, "messages": QUESTION, "max_tokens": 4, "temperature": 0}
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +23,8 @@ def model():
 
 @pytest.fixture(scope="module")
 def served(model):
-    with running(model) as server:
+    with unhurt(model) as server:
         yield server
-        status, reply = server.ask("POST", CHAT, BODY)  # unhurt by all that was done to it
-        assert (status, reply["choices"][0]["message"]["content"]) == (200, "The sky is blue")
 
 
 @pytest.fixture(scope="module")

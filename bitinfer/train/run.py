@@ -182,10 +182,9 @@ class Run:
         A model that drops nothing out stays as it learns, with gradients, which are not taken:
         so it is not compiled once more.
         """
-        if not _drops_out(self.model):
-            return {name: self._mean_loss(rows) for name, rows in self._validation.items()}
-        self.model.eval()
-        with torch.no_grad():
+        differs = _drops_out(self.model)
+        self.model.train(not differs)
+        with torch.set_grad_enabled(not differs):
             found = {name: self._mean_loss(rows) for name, rows in self._validation.items()}
         self.model.train()
         return found
