@@ -55,7 +55,7 @@ STUDIES: dict[str, Study] = {
     ),
     "thresholds": Study(
         "Where a weight becomes zero",
-        {f"{t:g} × absmean": {"threshold": t, "shape": STUDIED} for t in (0.0, 0.5, 1)},
+        {f"{t:g} × absmean": {"threshold": t, "shape": STUDIED} for t in (0.0, 0.25, 0.5, 0.75, 1)},
     ),
     "sub-norms": Study(
         "SubLN and the learning rate",
@@ -77,7 +77,7 @@ STUDIES: dict[str, Study] = {
                 "num_groups": groups,
                 "shape": STUDIED,
             }
-            for groups in (1, 4)
+            for groups in (1, 2, 4)
         },
     ),
     "seeds": Study(

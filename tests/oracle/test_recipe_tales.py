@@ -1,12 +1,14 @@
 """The recipe of the embedded model: a teacher with its vocabulary, and what a student learns."""
 
 import json
+import re
 import subprocess
 import sys
 
 import about_itself
 import numpy as np
 import pytest
+import story_chats
 import student
 import taught
 import teacher_start
@@ -143,6 +145,18 @@ def test_rounding_halves_the_floats_and_nothing_else(tmp_path):
         assert tensor.dtype == torch.bfloat16
         assert torch.equal(tensor.float(), torch.ones_like(given[name]))
     assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_a_chat_ends_with_a_story_that_was_asked_for(tmp_path):
+    (tmp_path / "chat_own.txt").write_text("<s><|user|>Hi<|assistant|>Hello</s>\n" * 2)
+    (tmp_path / "about_itself.txt").write_text("<s><|user|>Who?<|assistant|>Tales</s>\n")
+    asked = "<|user|>A story<|assistant|>Once."
+    long = "<|user|>A story<|assistant|>" + "Once. " * story_chats.LONGEST_STORY
+    (tmp_path / "tinystories.txt").write_text(f"<s>Not asked for.</s>\n<s>{asked}</s><s>{long}</s>")
+    found = story_chats.story_chats(tmp_path)
+    turn = r"(<\|user\|>(Hi<\|assistant\|>Hello|Who\?<\|assistant\|>Tales)</s>){1,2}"
+    assert len(found) == story_chats.COUNT
+    assert all(re.fullmatch(f"<s>{turn}{re.escape(asked)}</s>", chat) for chat in found)
 
 
 def test_chats_about_itself_are_the_same_each_time_and_none_is_held_out(tmp_path):
