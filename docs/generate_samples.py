@@ -33,19 +33,20 @@ QUESTIONS = (
     "What is 312 times 47?",
     "Tell me a story about a dragon.",
 )
-STORY_SEED = 1
+CHAT = ("Hello!", "What is your name?", "What color is a frog?", "Tell me a story about a cat.")
+SEED = 1
 
 
 def samples_page() -> str:
     """The whole page."""
     with bitinfer.Model.load(bitinfer.default_model()) as model:
-        return "\n".join([INTRODUCTION, *_stories(model), *_answers(model)])
+        return "\n".join([INTRODUCTION, *_stories(model), *_answers(model), *_chat(model)])
 
 
 def _stories(model: bitinfer.Model) -> Iterator[str]:
-    yield f"## Stories\n\nThe model's own sampling settings, seed {STORY_SEED}.\n"
+    yield f"## Stories\n\nThe model's own sampling settings, seed {SEED}.\n"
     for prompt in BEGINNINGS:
-        done = model.generate(prompt, seed=STORY_SEED)
+        done = model.generate(prompt, seed=SEED)
         cut = " …" if done.finish_reason == "length" else ""
         yield _quoted(f"**{prompt}**{done.text}{cut}")
 
@@ -55,6 +56,17 @@ def _answers(model: bitinfer.Model) -> Iterator[str]:
     for question in QUESTIONS:
         messages = [{"role": "user", "content": question}]
         done = model.chat(messages, temperature=0)
+        cut = " …" if done.finish_reason == "length" else ""
+        yield _quoted(f"**{question}** {done.text.strip()}{cut}")
+
+
+def _chat(model: bitinfer.Model) -> Iterator[str]:
+    yield f"## A chat\n\nThe model's own sampling settings, seed {SEED}.\n"
+    messages: list[dict[str, str]] = []
+    for question in CHAT:
+        messages.append({"role": "user", "content": question})
+        done = model.chat(messages, seed=SEED)
+        messages.append({"role": "assistant", "content": done.text})
         cut = " …" if done.finish_reason == "length" else ""
         yield _quoted(f"**{question}** {done.text.strip()}{cut}")
 

@@ -16,8 +16,8 @@ from bitinfer.model import Model
 
 # What the embedded model says with every sampling rule on and seed 2024, wherever it runs.
 GOLDEN = (
-    ", there was a beautiful pond. A boy named Tom was very happy with the park,"
-    " when everyone began to walk."
+    ", there was a beautiful yellow fly. It lived in a big tree by one big,"
+    " but everyone knew how to play"
 )
 SKY = [{"role": "user", "content": "What color is the sky?"}]
 
