@@ -21,7 +21,7 @@ from bitinfer.errors import ConfigError, TokenizerError, TrainingError
 from bitinfer.model import Model
 from bitinfer.train import TrainConfig, TrainResult, train
 from bitinfer.train.checkpoint import read_checkpoint
-from bitinfer.train.data import IGNORED, TokenFile
+from bitinfer.train.data import IGNORED, TokenFile, validation_rows
 from bitinfer.train.log import read_log
 from bitinfer.train.run import next_token_loss
 
@@ -286,6 +286,16 @@ def test_the_model_loads_in_bitinfer_and_has_the_validation_loss_of_the_log(
     assert mean_loss(run.folder, held.tokens.tolist(), 24) == pytest.approx(expected, rel=0.01)
     with Model.load(run.folder) as model:
         assert len(model.generate("Once upon", max_tokens=8, temperature=0).token_ids) == 8
+
+
+def test_nothing_is_dropped_out_when_it_is_measured(config, tmp_path):
+    """Equal but for the order of sums; with half of the attention dropped out far from it."""
+    run = train(replace(config, shape={**SHAPE, "attention_dropout": 0.5}), tmp_path / "run")
+    held = TokenFile.open(next((tmp_path / "run" / "tokens").glob("validation-*.u16")))
+    with torch.no_grad():
+        expected = next_token_loss(run.model, torch.from_numpy(validation_rows(held, 24)))
+    logged = run.records[-1].validation["held.txt"]
+    assert logged == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_layers_turn_ternary_when_the_config_says_so(config, unbroken, tmp_path):
