@@ -60,8 +60,10 @@ def oracle_losses(oracle: Oracle, ids: list[int]) -> np.ndarray:
 
 def assert_same(ours: np.ndarray, theirs: np.ndarray, exact: np.ndarray) -> None:
     difference = ours - exact
-    assert np.quantile(np.abs(difference), 0.1) <= 1e-5  # where no code has flipped yet
-    assert_like_fp32([np.abs(difference)], [np.abs(theirs - exact)])
+    ours, theirs = np.abs(difference), np.abs(theirs - exact)
+    assert ours[:8].max() <= 1e-5  # no code has flipped yet in the first tokens of a text
+    assert np.quantile(ours, 0.1) <= np.quantile(theirs, 0.1)  # nor in many of the later ones
+    assert_like_fp32([ours], [theirs])
     assert abs(difference.mean()) <= 4 * difference.std() / np.sqrt(len(difference))
 
 
