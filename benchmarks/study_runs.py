@@ -6,8 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+_RATES: dict[str, dict[str, Any]] = {  # by the peak of the learning rate
+    "1.5e-3": {"learning_rate": 1.5e-3, "learning_rate_2": 1e-3},
+    "4.5e-3": {"learning_rate": 4.5e-3, "learning_rate_2": 3e-3},
+    "1.35e-2": {"learning_rate": 1.35e-2, "learning_rate_2": 9e-3},
+}
 # What all runs share: the embedded model's text and tokenizer, 0.8 million tokens.
 COMMON: dict[str, Any] = {
+    **_RATES["4.5e-3"],
     "context_length": 256,
     "batch_size": 4,
     "steps": 800,
@@ -28,7 +34,7 @@ SIZES: dict[str, dict[str, Any]] = {  # by weights in projections, roughly
 }
 STUDIED = SIZES["0.5M"]
 LLAMA = {**STUDIED, "model_type": "llama", "hidden_act": "relu2"}  # the one without sub-norms
-_FASTER = {"learning_rate": 4.5e-3, "learning_rate_2": 3e-3}
+LINEARS = ("full", "bitnet", "binary")
 
 
 @dataclass(frozen=True)
@@ -48,9 +54,17 @@ STUDIES: dict[str, Study] = {
     "sizes": Study(
         "Full precision, ternary and binary by size",
         {
-            f"{linear} {size}": {"linear": linear, "shape": shape, **_FASTER}
+            f"{linear} {size}": {"linear": linear, "shape": shape}
             for size, shape in SIZES.items()
-            for linear in ("full", "bitnet", "binary")
+            for linear in LINEARS
+        },
+    ),
+    "rates": Study(
+        "The peak of the learning rate",
+        {
+            f"{linear}, {name}": {"linear": linear, "shape": STUDIED, **peak}
+            for linear in LINEARS
+            for name, peak in _RATES.items()
         },
     ),
     "thresholds": Study(
@@ -63,10 +77,10 @@ STUDIES: dict[str, Study] = {
             f"{'with' if norm else 'without'} SubLN, {name}": {
                 "shape": LLAMA,
                 "sub_norm": norm,
-                **rates,
+                **_RATES[name],
             }
             for norm in (True, False)
-            for name, rates in (("1.5e-3", {}), ("4.5e-3", _FASTER))
+            for name in ("1.5e-3", "4.5e-3")
         },
     ),
     "groups": Study(
@@ -85,7 +99,7 @@ STUDIES: dict[str, Study] = {
         {
             f"{linear}, seed {seed}": {"linear": linear, "seed": seed, "shape": STUDIED}
             for seed in (1, 2, 3)
-            for linear in ("full", "bitnet")
+            for linear in LINEARS
         },
     ),
     "when": Study(
