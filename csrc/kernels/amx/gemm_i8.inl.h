@@ -22,14 +22,12 @@ BITINFER_INLINE void tokens_to_quads(const int8_t* a, int64_t a_stride, int64_t 
     _mm512_store_si512(quads + q * kHeadTileTokens, _mm512_i32gather_epi32(token, a + 4 * q, 1));
 }
 
-// Tiles 0..3: sums [rows / 16][tokens / 16]; 4, 5: weights; 6, 7: tokens.
-template <int token_tiles>
+// 32 rows by 16 tokens. Tiles 0, 1: sums of 16 rows each; 4: weights; 6: tokens (four in use:
+// tile_micro.inl.h).
 BITINFER_INLINE void head_tiles(const int8_t* w, int64_t k_padded, int64_t columns,
-                                const int32_t* quads, int64_t quads_bytes) {
+                                const int32_t* quads) {
   _tile_zero(0);
   _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
   const int64_t next = 2 * kHeadTileRows * k_padded;  // the rows read after these
   const int8_t* lower = w + kHeadTileRows * k_padded;
   const auto* tokens = reinterpret_cast<const uint8_t*>(quads);
@@ -41,13 +39,8 @@ BITINFER_INLINE void head_tiles(const int8_t* w, int64_t k_padded, int64_t colum
     _tile_loadd(6, tokens, 64);
     _tile_loadd(4, w + k, k_padded);
     _tile_dpbssd(0, 4, 6);
-    _tile_loadd(5, lower + k, k_padded);
-    _tile_dpbssd(2, 5, 6);
-    if constexpr (token_tiles == 2) {
-      _tile_loadd(7, tokens + quads_bytes, 64);
-      _tile_dpbssd(1, 4, 7);
-      _tile_dpbssd(3, 5, 7);
-    }
+    _tile_loadd(4, lower + k, k_padded);
+    _tile_dpbssd(1, 4, 6);
   }
 }
 
@@ -61,34 +54,32 @@ BITINFER_INLINE void store_head_tile(const int32_t (*sums)[16], int64_t tokens, 
   }
 }
 
-// Rows [0, n), n a multiple of 32, and tokens [0, m), m <= 32.
-template <int token_tiles>
+// Rows [0, n), n a multiple of 32, and tokens [0, m), m <= 32: the second 16 find the weights in
+// the cache.
 BITINFER_INLINE void gemm_i8_by_tiles(const int8_t* w, int64_t n, const int8_t* a, int64_t a_stride,
                                       int64_t m, int64_t k_padded, int32_t* acc,
                                       int64_t acc_stride) {
-  constexpr int64_t kQuadsBytes = kHeadPieceK * kHeadTileTokens;  // of 16 tokens
-  alignas(64) int32_t quads[token_tiles][kQuadsBytes / 4];
-  const int64_t counts[2] = {m < kHeadTileTokens ? m : kHeadTileTokens, m - kHeadTileTokens};
+  constexpr int kTokenTiles = 2;
+  alignas(64) int32_t quads[kTokenTiles][kHeadPieceK / 4 * kHeadTileTokens];
+  const int64_t counts[kTokenTiles] = {m < kHeadTileTokens ? m : kHeadTileTokens,
+                                       m - kHeadTileTokens};
   for (int64_t first = 0; first < k_padded; first += kHeadPieceK) {
     const int64_t columns = k_padded - first < kHeadPieceK ? k_padded - first : kHeadPieceK;
-    for (int i = 0; i < token_tiles; ++i)
+    for (int i = 0; i < kTokenTiles && counts[i] > 0; ++i)
       tokens_to_quads(a + i * kHeadTileTokens * a_stride + first, a_stride, counts[i], columns,
                       quads[i]);
     codes_are_written();
     for (int64_t row = 0; row < n; row += 2 * kHeadTileRows) {
-      head_tiles<token_tiles>(w + row * k_padded + first, k_padded, columns, quads[0], kQuadsBytes);
-      alignas(64) int32_t sums[4][16][16];
-      _tile_stored(0, sums[0], 64);
-      _tile_stored(2, sums[2], 64);
-      if constexpr (token_tiles == 2) {
+      for (int i = 0; i < kTokenTiles && counts[i] > 0; ++i) {
+        head_tiles(w + row * k_padded + first, k_padded, columns, quads[i]);
+        alignas(64) int32_t sums[2][16][16];
+        _tile_stored(0, sums[0], 64);
         _tile_stored(1, sums[1], 64);
-        _tile_stored(3, sums[3], 64);
-      }
-      for (int i = 0; i < 2 * token_tiles; ++i) {
-        const int half = i / token_tiles, block = i % token_tiles;
-        store_head_tile(sums[2 * half + block], counts[block], first == 0,
-                        acc + block * kHeadTileTokens * acc_stride + row + half * kHeadTileRows,
-                        acc_stride);
+        for (int half = 0; half < 2; ++half) {
+          store_head_tile(sums[half], counts[i], first == 0,
+                          acc + i * kHeadTileTokens * acc_stride + row + half * kHeadTileRows,
+                          acc_stride);
+        }
       }
     }
   }
@@ -108,14 +99,9 @@ BITINFER_SYMBOL void gemm_i8(const int8_t* w, int64_t n, const int8_t* a, int64_
   load_config(config);
   for (int64_t i = 0; i < m; i += 2 * kHeadTileTokens) {
     const int64_t left = m - i;
-    if (left > kHeadTileTokens) {
-      gemm_i8_by_tiles<2>(w, rows, a + i * a_stride, a_stride,
-                          left < 2 * kHeadTileTokens ? left : 2 * kHeadTileTokens, k_padded,
-                          acc + i * acc_stride, acc_stride);
-    } else {
-      gemm_i8_by_tiles<1>(w, rows, a + i * a_stride, a_stride, left, k_padded, acc + i * acc_stride,
-                          acc_stride);
-    }
+    gemm_i8_by_tiles(w, rows, a + i * a_stride, a_stride,
+                     left < 2 * kHeadTileTokens ? left : 2 * kHeadTileTokens, k_padded,
+                     acc + i * acc_stride, acc_stride);
   }
   _tile_release();
 }

@@ -3,7 +3,12 @@
 // row's anonymous namespace.
 #pragma once
 
-// Tiles 0..3: sums; 4, 5: activations, a row a token; 6, 7: codes.
+// Tiles 0..3: sums; 4: activations, a row a token; 6: codes.
+//
+// Few tiles are in use at a time, and the others stay zero since load_config: every write to a tile
+// takes a physical register until it retires, of which there are few, and fewer when the core's
+// other thread has tiles in use. Then eight live tiles leave next to nothing to rename to, and run
+// at half the speed of four, that load more often (docs/speed.md).
 struct TileConfig {
   uint8_t palette = 1;
   uint8_t start_row = 0;
@@ -11,7 +16,7 @@ struct TileConfig {
   uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
   uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
-constexpr int64_t kTileTokens = 16;
+constexpr int kTileTokens = 16;
 
 // GCC 12 takes the instruction to read the first 8 bytes only and leaves out stores to the others.
 BITINFER_INLINE void load_config(const TileConfig& config) {
@@ -49,58 +54,44 @@ BITINFER_INLINE void prefetch_rows(const int8_t* a, int64_t a_stride) {
   for (int row = 0; row < kTileTokens; ++row) _mm_prefetch(a + row * a_stride, _MM_HINT_T0);
 }
 
-// 32 or 16 tokens x 32 rows; fewer tokens go to the avx512vnni row's kernel.
+// 16 tokens x 32 rows; fewer tokens go to the avx512vnni row's kernel.
 struct TileMicro {
   static constexpr int kGroups = 2;
-  static constexpr int kTokens = 2 * kTileTokens;
+  static constexpr int kTokens = kTileTokens;
 
   template <int tokens>
   static BITINFER_INLINE void run(const uint8_t* panel, int64_t group_bytes, int64_t quads,
                                   int rows, const int8_t* a, int64_t a_stride, const int32_t* a_sum,
                                   int32_t* acc, int64_t acc_stride) {
-    if constexpr (tokens < kTileTokens) {
+    if constexpr (tokens < kTokens) {
       DotMicro::run<tokens>(panel, group_bytes, quads, rows, a, a_stride, a_sum, acc, acc_stride);
     } else {
-      multiply<tokens>(panel, group_bytes, quads, a, a_stride);
-      alignas(64) int32_t sums[4][16][16];
+      multiply(panel, group_bytes, 4 * quads, a, a_stride);
+      alignas(64) int32_t sums[kGroups][16][16];
       _tile_stored(0, sums[0], 64);
       _tile_stored(1, sums[1], 64);
-      if constexpr (tokens == kTokens) {
-        _tile_stored(2, sums[2], 64);
-        _tile_stored(3, sums[3], 64);
-      }
       for (int t = 0; t < tokens; ++t, acc += acc_stride) {
         for (int g = 0; g < kGroups; ++g) {
-          store_group(sums[t / 16 * 2 + g][t % 16], first_rows(rows - g * kGroupRows),
-                      a_sum ? a_sum + t : nullptr, acc + g * kGroupRows);
+          store_group(sums[g][t], first_rows(rows - g * kGroupRows), a_sum ? a_sum + t : nullptr,
+                      acc + g * kGroupRows);
         }
       }
     }
   }
 
-  template <int tokens>
-  static BITINFER_INLINE void multiply(const uint8_t* panel, int64_t group_bytes, int64_t quads,
+  static BITINFER_INLINE void multiply(const uint8_t* panel, int64_t group_bytes, int64_t columns,
                                        const int8_t* a, int64_t a_stride) {
     _tile_zero(0);
     _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
     codes_are_written();
-    for (int64_t k = 0; k < 4 * quads; k += kTileK, panel += 16 * kQuadBytes) {
-      // What is multiplied next: these tokens' next columns, at the end the next tokens' first.
-      const int8_t* next = a + (k + kTileK < 4 * quads ? k + kTileK : tokens * a_stride);
-      _tile_loadd(6, panel, kQuadBytes);
+    for (int64_t k = 0; k < columns; k += kTileK, panel += 16 * kQuadBytes) {
       _tile_loadd(4, a + k, a_stride);
+      _tile_loadd(6, panel, kQuadBytes);
       _tile_dpbsud(0, 4, 6);
-      prefetch_rows(next, a_stride);
-      _tile_loadd(7, panel + group_bytes, kQuadBytes);
-      _tile_dpbsud(1, 4, 7);
-      if constexpr (tokens == kTokens) {
-        _tile_loadd(5, a + kTileTokens * a_stride + k, a_stride);
-        _tile_dpbsud(2, 5, 6);
-        prefetch_rows(next + kTileTokens * a_stride, a_stride);
-        _tile_dpbsud(3, 5, 7);
-      }
+      // These tokens' next columns, at the end the next tokens' first.
+      prefetch_rows(a + (k + kTileK < columns ? k + kTileK : kTokens * a_stride), a_stride);
+      _tile_loadd(6, panel + group_bytes, kQuadBytes);
+      _tile_dpbsud(1, 4, 6);
     }
   }
 };
@@ -126,13 +117,13 @@ struct FewTokens {
       _tile_loadd(4, a + k, a_stride);
       _tile_loadd(6, panel, kQuadBytes);
       _tile_dpbsud(0, 4, 6);
-      _tile_loadd(7, panel + kGroupBytes, kQuadBytes);
-      _tile_dpbsud(1, 4, 7);
+      _tile_loadd(6, panel + kGroupBytes, kQuadBytes);
+      _tile_dpbsud(1, 4, 6);
       if constexpr (kGroups == 4) {
         _tile_loadd(6, panel + 2 * kGroupBytes, kQuadBytes);
         _tile_dpbsud(2, 4, 6);
-        _tile_loadd(7, panel + 3 * kGroupBytes, kQuadBytes);
-        _tile_dpbsud(3, 4, 7);
+        _tile_loadd(6, panel + 3 * kGroupBytes, kQuadBytes);
+        _tile_dpbsud(3, 4, 6);
       }
     }
   }
@@ -207,7 +198,7 @@ BITINFER_SYMBOL void ternary_gemm_i8(const uint8_t* tiles, int64_t num_tiles, in
     constexpr int64_t kColumns = FewTokens<packing>::kColumns;
     for (int tile = 0; tile < 5; ++tile) config.rows[tile] = static_cast<uint8_t>(m);
     config.row_bytes[4] = kColumns;
-    config.rows[6] = config.rows[7] = kColumns / 4;
+    config.rows[6] = kColumns / 4;
     load_config(config);
     FewTokens<packing>::run(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc, acc_stride,
                             scratch);
@@ -219,23 +210,15 @@ BITINFER_SYMBOL void ternary_gemm_i8(const uint8_t* tiles, int64_t num_tiles, in
   _tile_release();
 }
 
-// Products of whole tiles that are in registers.
+// Products of whole tiles that are in registers, in the GEMM's number of them.
 BITINFER_SYMBOL int64_t multiply_peak(int64_t steps) {
   const TileConfig config;
   load_config(config);
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
-  _tile_zero(4);
-  _tile_zero(5);
-  _tile_zero(6);
-  _tile_zero(7);
   for (int64_t i = 0; i < steps; ++i) {
     _tile_dpbsud(0, 4, 6);
-    _tile_dpbsud(1, 4, 7);
-    _tile_dpbsud(2, 5, 6);
-    _tile_dpbsud(3, 5, 7);
+    _tile_dpbsud(1, 4, 6);
+    _tile_dpbsud(2, 4, 6);
+    _tile_dpbsud(3, 4, 6);
   }
   _tile_release();
   return steps * 4 * kTileTokens * kGroupRows * kTileK;
