@@ -108,20 +108,31 @@ struct FewTokens {
   static constexpr int64_t kColumns = packing == Packing::kT5 ? kTileColumns : kTileK;  // of a tile
   static constexpr int64_t kPieceBlocks = kPieceK / Shape::kLayout.block_k;
   static constexpr int64_t kGroupBytes = kPieceK / 4 * kQuadBytes;
+  static constexpr int kUnpackParts = packing == Packing::kT5 ? 3 : 1;
+  static constexpr int64_t kPartBlocks = kPieceBlocks / kUnpackParts;
+  static constexpr int64_t kPartBytes = kGroupBytes / kUnpackParts;
   static_assert(kPieceK % kColumns == 0 && kPieceK % Shape::kLayout.block_k == 0, "whole tiles");
 
+  // beside(part) is called after each of the first kUnpackParts products.
+  template <typename Beside>
   static BITINFER_INLINE void multiply(const uint8_t* panel, int64_t columns, const int8_t* a,
-                                       int64_t a_stride) {
+                                       int64_t a_stride, const Beside& beside) {
     codes_are_written();
+    const auto part = [&](int64_t k, int group) {
+      if (k == 0 && group < kUnpackParts) beside(group);
+    };
     for (int64_t k = 0; k < columns; k += kColumns, panel += kColumns / 4 * kQuadBytes) {
       _tile_loadd(4, a + k, a_stride);
       _tile_loadd(6, panel, kQuadBytes);
       _tile_dpbsud(0, 4, 6);
+      part(k, 0);
       _tile_loadd(6, panel + kGroupBytes, kQuadBytes);
       _tile_dpbsud(1, 4, 6);
+      part(k, 1);
       if constexpr (kGroups == 4) {
         _tile_loadd(6, panel + 2 * kGroupBytes, kQuadBytes);
         _tile_dpbsud(2, 4, 6);
+        part(k, 2);
         _tile_loadd(6, panel + 3 * kGroupBytes, kQuadBytes);
         _tile_dpbsud(3, 4, 6);
       }
@@ -132,9 +143,12 @@ struct FewTokens {
   static BITINFER_INLINE void sum(const uint8_t* tile, int64_t num_tiles, int64_t num_blocks,
                                   const int8_t* a, int64_t a_stride, uint8_t* panels) {
     const int64_t tile_bytes = num_blocks * Shape::kLayout.block_bytes;
-    const auto unpack = [&](int64_t first, uint8_t* panel) {
-      const int64_t blocks = num_blocks - first < kPieceBlocks ? num_blocks - first : kPieceBlocks;
-      unpack_panel<packing>(tile, num_tiles, tile_bytes, first, blocks, panel, kGroupBytes);
+    const auto unpack = [&](int64_t first, int part, uint8_t* panel) {
+      first += part * kPartBlocks;
+      if (first >= num_blocks) return;
+      const int64_t blocks = num_blocks - first < kPartBlocks ? num_blocks - first : kPartBlocks;
+      unpack_panel<packing>(tile, num_tiles, tile_bytes, first, blocks, panel + part * kPartBytes,
+                            kGroupBytes);
     };
     uint8_t* panel = panels;
     uint8_t* next = panels + Shape::kRows * kPieceK;
@@ -142,11 +156,11 @@ struct FewTokens {
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    unpack(0, panel);
+    for (int part = 0; part < kUnpackParts; ++part) unpack(0, part, panel);
     for (int64_t first = 0; first < num_blocks; first += kPieceBlocks, a += kPieceK) {
       const int64_t left = num_blocks - first;
-      if (left > kPieceBlocks) unpack(first + kPieceBlocks, next);
-      multiply(panel, left < kPieceBlocks ? left * Shape::kLayout.block_k : kPieceK, a, a_stride);
+      multiply(panel, left < kPieceBlocks ? left * Shape::kLayout.block_k : kPieceK, a, a_stride,
+               [&](int part) { unpack(first + kPieceBlocks, part, next); });
       uint8_t* const done = panel;
       panel = next;
       next = done;
