@@ -198,7 +198,7 @@ BITINFER_SYMBOL void ternary_gemm_i8(const uint8_t* tiles, int64_t num_tiles, in
                                      int64_t m, int32_t* acc, int64_t acc_stride,
                                      uint8_t* scratch) {
   if constexpr (packing == Packing::kT5) {
-    constexpr int kByQuads = 5;  // up to so many are faster without tiles
+    constexpr int kByQuads = 3;  // up to so many are faster without tiles
     if (m <= kByQuads)
       return gemm_few_t5<kByQuads>(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc,
                                    acc_stride);
