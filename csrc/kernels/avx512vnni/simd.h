@@ -73,7 +73,9 @@ inline F32x16 min(F32x16 x, F32x16 y) { return {_mm512_min_ps(x.a, y.a)}; }
 inline F32x16 abs(F32x16 x) { return {_mm512_abs_ps(x.a)}; }
 inline I32x16 operator+(I32x16 x, I32x16 y) { return {_mm512_add_epi32(x.a, y.a)}; }
 inline I32x16 add_pair_products(I32x16 sum, I16x32 x, I16x32 y) {
-  return {_mm512_dpwssd_epi32(sum.a, x.a, y.a)};
+  sum.a = _mm512_dpwssd_epi32(sum.a, x.a, y.a);
+  __asm__("" : "+v"(sum.a));  // GCC 12 copies each sum before and after otherwise
+  return sum;
 }
 
 // ---- conversions ----

@@ -40,25 +40,31 @@ struct Products<KvType::kInt8> {
   static Sum add(Sum sum, Lanes x, Lanes m) { return add_pair_products(sum, x, m); }
 };
 
-// Asks for the block that comes next, some bytes a step, as far-apart streams: a CPU's own
-// prefetchers follow each of them.
+// Asks for the block that comes next, a part of it in every step of scores, exponentials and
+// values, so that the memory rests in none of them; as far-apart streams: a CPU's own prefetchers
+// follow each.
 struct Prefetch {
   static constexpr uint64_t kStreams = 8;
+  static constexpr int kLine = 64;
   const char* next;
   uint64_t stream_bytes;
-  uint64_t line;
+  uint64_t line = 0;
+  int due = 0;  // bytes of a line that were not asked for yet
 
+  void lines(int64_t count) {
+    for (; count > 0; --count, ++line)
+      __builtin_prefetch(next + line % kStreams * stream_bytes + line / kStreams * kLine);
+  }
   template <int bytes>
   void step() {
-    constexpr int kSize = bytes < 64 ? bytes : 64;
-    for (int b = 0; b < bytes; b += kSize, ++line)
-      __builtin_prefetch(next + line % kStreams * stream_bytes + line / kStreams * kSize);
+    if constexpr (bytes % kLine == 0) return lines(bytes / kLine);
+    for (due += bytes; due >= kLine; due -= kLine) lines(1);
   }
 };
 
 // sums[r][v] of rows x, x_stride bytes apart, and lanes [16 v, 16 v + 16) of m, rows m_stride bytes
-// apart.
-template <KvType type, int R, int V>
+// apart; asks for `ahead` bytes a step.
+template <KvType type, int R, int V, int ahead>
 inline void multiply(const char* m, int64_t m_stride, const char* x, int64_t x_stride,
                      int64_t steps, Prefetch* prefetch, typename Products<type>::Sum (*sums)[V]) {
   using P = Products<type>;
@@ -69,7 +75,7 @@ inline void multiply(const char* m, int64_t m_stride, const char* x, int64_t x_s
   }
   Prefetch ask = *prefetch;
   for (int64_t i = 0; i < steps; ++i, m += m_stride, x += 4) {
-    ask.template step<V * kVectorBytes>();
+    ask.template step<ahead>();
     typename P::Lanes lanes[V];
     for (int v = 0; v < V; ++v) lanes[v] = P::load(m + v * kVectorBytes);
     for (int r = 0; r < R; ++r) {
@@ -93,15 +99,17 @@ struct RowGroup {
   const float* factors;
   Prefetch* prefetch;
 
+  static constexpr int kVectorBytes = kLanes * kStepBytes<type>;
   int64_t stride() const { return (head_dim + kLanes - 1) / kLanes * kLanes; }
 
   // Scores of positions [first, first + 16 V) into s (R, kKvBlock).
   template <int V>
   void score(int64_t first, float (*s)[kKvBlock]) const {
     typename Products<type>::Sum sums[R][V];
-    multiply<type, R, V>(static_cast<const char*>(block.k) + first * kStepBytes<type>,
-                         kKvBlock * kStepBytes<type>, reinterpret_cast<const char*>(q),
-                         q_stride * 4, head_dim / kStepDepth<type>, prefetch, sums);
+    multiply<type, R, V, V * kVectorBytes / 2>(
+        static_cast<const char*>(block.k) + first * kStepBytes<type>, kKvBlock * kStepBytes<type>,
+        reinterpret_cast<const char*>(q), q_stride * 4, head_dim / kStepDepth<type>, prefetch,
+        sums);
     for (int r = 0; r < R; ++r) {
       for (int v = 0; v < V; ++v) {
         const int64_t at = first + v * kLanes;
@@ -120,10 +128,10 @@ struct RowGroup {
   void weigh(int64_t d, const void* weights, const float* scales, int64_t count, float* o,
              int64_t o_stride) const {
     typename Products<type>::Sum sums[R][V];
-    multiply<type, R, V>(static_cast<const char*>(block.v) + d * kStepBytes<type>,
-                         stride() * kStepBytes<type>, static_cast<const char*>(weights),
-                         kKvBlock * 4, (count + kStepDepth<type> - 1) / kStepDepth<type>, prefetch,
-                         sums);
+    multiply<type, R, V, V * kVectorBytes>(
+        static_cast<const char*>(block.v) + d * kStepBytes<type>, stride() * kStepBytes<type>,
+        static_cast<const char*>(weights), kKvBlock * 4,
+        (count + kStepDepth<type> - 1) / kStepDepth<type>, prefetch, sums);
     for (int r = 0; r < R; ++r) {
       for (int v = 0; v < V; ++v) {
         float* to = o + r * o_stride + d + v * kLanes;
@@ -138,8 +146,9 @@ struct RowGroup {
 };
 
 // Scores to exp(score - max), in place; zeros below first, and from count to the next multiple
-// of 16.
-inline void softmax_block(float* s, int64_t first, int64_t count, float* m, float* l) {
+// of 16. Asks for `ahead` lines a step.
+inline void softmax_block(float* s, int64_t first, int64_t count, Prefetch* prefetch, int64_t ahead,
+                          float* m, float* l) {
   const float minus_inf = -__builtin_inff();
   const int64_t keys = (count + kLanes - 1) / kLanes * kLanes;
   for (int64_t j = 0; j < first; ++j) s[j] = minus_inf;
@@ -149,6 +158,7 @@ inline void softmax_block(float* s, int64_t first, int64_t count, float* m, floa
   *m = fold_max(most);
   F32x16 sum = zero_f32();
   for (int64_t j = 0; j < keys; j += kLanes) {
+    prefetch->lines(ahead);
     const F32x16 e = exp(load_f32(s + j) - set_f32(*m));
     store_f32(s + j, e);
     sum = sum + e;
@@ -187,12 +197,15 @@ inline void attend_rows(const RowGroup<type, R>& group, const QueryRows& rows, i
   alignas(64) float e[R][kKvBlock];
   alignas(64) int16_t codes[R][2 * kKvBlock];
   float scales[R];
+  // The half of the keys' bytes that the scores do not ask for, dealt to all vectors of them.
+  const int64_t ahead = group.head_dim * kStepBytes<type> / kStepDepth<type> / (8 * R);
   int64_t j = 0;
   for (; j + kWide <= kKvBlock && j < count - kWide + kLanes; j += kWide)
     group.template score<kSumVectors>(j, e);
   for (; j < count; j += kLanes) group.template score<1>(j, e);
   for (int r = 0; r < R; ++r) {
-    softmax_block(e[r], rows.first[row], count, out.m + row + r, out.l + row + r);
+    softmax_block(e[r], rows.first[row], count, group.prefetch, ahead, out.m + row + r,
+                  out.l + row + r);
     scales[r] = prepare_weights<type>(group.block, count, e[r], codes[r]);
   }
   const void* weights = type == KvType::kInt8 ? static_cast<const void*>(codes) : e;
@@ -216,7 +229,7 @@ inline void attend_block(const KvBlock& block, const void* next, int64_t head_di
     while (same < kRows && r + same < rows.count && rows.seen[r + same] == rows.seen[r] &&
            rows.first[r + same] == rows.first[r])
       ++same;
-    Prefetch prefetch{r ? begin : static_cast<const char*>(next), stream_bytes, 0};
+    Prefetch prefetch{r ? begin : static_cast<const char*>(next), stream_bytes};
     const float *q = rows.q + r * rows.q_stride, *factors = rows.factors + r;
     if (same == 4) {
       attend_rows<type, 4>({block, head_dim, q, rows.q_stride, factors, &prefetch}, rows, r, out);
