@@ -76,8 +76,9 @@ def spread(lines: Lines) -> str:
     losses: dict[str, list[float]] = {}
     for line in lines:
         losses.setdefault(line["run"].split(",")[0], []).append(line["validation"][STORIES])
-    pairs = zip(losses["bitnet"], losses["full"], strict=True)
-    losses["bitnet to full"] = [bitnet - full for bitnet, full in pairs]
+    for kind in ("bitnet", "binary"):
+        pairs = zip(losses[kind], losses["full"], strict=True)
+        losses[f"{kind} to full"] = [loss - full for loss, full in pairs]
     rows: list[list[str | float | None]] = [
         [name, *(f"{of:.3f}" for of in (sum(known) / len(known), min(known), max(known)))]
         for name, known in losses.items()
@@ -94,13 +95,22 @@ def by_size(lines: Lines) -> dict[str, dict[str, dict[str, Any]]]:
     return found
 
 
+def panels_of(study: str, lines: Lines) -> dict[str, dict[str, dict[str, Any]]]:
+    """Title of each panel of a study's picture -> label of each line in it -> the run."""
+    if study == "sizes":
+        return {f"size {size}": runs for size, runs in by_size(lines).items()}
+    if study not in ("rates", "seeds"):
+        return {STUDIES[study].title: {line["run"]: line for line in lines}}
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for line in lines:
+        kind, label = line["run"].split(", ")
+        found.setdefault(kind, {})[label] = line
+    return found
+
+
 def draw(study: str, lines: Lines, theme: str) -> None:
     """One picture: validation loss of the stories by tokens learned, a line for each run."""
-    panels: dict[str, dict[str, dict[str, Any]]] = {
-        STUDIES[study].title: {line["run"]: line for line in lines}
-    }
-    if study == "sizes":
-        panels = {f"size {size}": runs for size, runs in by_size(lines).items()}
+    panels = panels_of(study, lines)
     with mpl.rc_context(rc_params(theme)):
         figure = Figure(figsize=(7.5, 3.2), layout="constrained")
         row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]

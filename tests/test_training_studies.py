@@ -60,8 +60,10 @@ def test_seeds_are_compared_pair_by_pair(lines):
     runs = {
         "full, seed 1": 4.0,
         "bitnet, seed 1": 4.125,
+        "binary, seed 1": 4.25,
         "full, seed 2": 4.5,
         "bitnet, seed 2": 5.0,
+        "binary, seed 2": 4.75,
     }
     seeds = [
         {**lines[0], "study": "seeds", "run": run, "validation": {"val.txt": loss, **CHAT}}
@@ -70,6 +72,7 @@ def test_seeds_are_compared_pair_by_pair(lines):
     text = studies_page.parts({"seeds": seeds})["spread"]
     assert "| full | 4.250 | 4.000 | 4.500 |" in text
     assert "| bitnet to full | 0.312 | 0.125 | 0.500 |" in text
+    assert "| binary to full | 0.250 | 0.250 | 0.250 |" in text
 
 
 def test_a_line_is_drawn_for_each_run(lines, tmp_path, monkeypatch):
