@@ -86,6 +86,8 @@ def save(
             save_file(tensors, fresh / WEIGHTS, metadata={"format": "pt"})
         except SafetensorError as cause:
             raise PackedFileError(f"{folder}: cannot be written: {cause}") from None
+        # save_file keeps the weights from all others, whatever the user's umask is.
+        (fresh / WEIGHTS).chmod((fresh / CONFIG).stat().st_mode)
     return folder
 
 

@@ -188,6 +188,7 @@ def test_the_tokenizer_comes_along(tmp_path):
     folder = save(model, tmp_path / "model", tokenizer=default_model())
     with Model.load(folder) as ours, Model.load(default_model()) as theirs:
         assert ours.tokenizer.encode("Once upon") == theirs.tokenizer.encode("Once upon")
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1  # all by the umask
     with pytest.raises(TokenizerError, match=r"expected tokenizer\.json or .* got neither$"):
         save(model, tmp_path / "other", tokenizer=tmp_path)
     assert not (tmp_path / "other").exists()
