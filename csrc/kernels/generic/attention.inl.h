@@ -13,6 +13,8 @@ namespace {
 
 constexpr int kRows = 4;
 constexpr int64_t kLanes = 16;
+template <KvType type>
+constexpr int kVectorBytes = static_cast<int>(kLanes * kStepBytes<type>);  // of a step of a vector
 
 // sum over i of x[i] · m[i][lane]. A step is one i, of int8 two; x takes 4 bytes a step.
 template <KvType type>
@@ -68,7 +70,6 @@ template <KvType type, int R, int V, int ahead>
 inline void multiply(const char* m, int64_t m_stride, const char* x, int64_t x_stride,
                      int64_t steps, Prefetch* prefetch, typename Products<type>::Sum (*sums)[V]) {
   using P = Products<type>;
-  constexpr int kVectorBytes = kLanes * kStepBytes<type>;
   typename P::Sum sum[R][V];
   for (int r = 0; r < R; ++r) {
     for (int v = 0; v < V; ++v) sum[r][v] = P::zero();
@@ -77,7 +78,7 @@ inline void multiply(const char* m, int64_t m_stride, const char* x, int64_t x_s
   for (int64_t i = 0; i < steps; ++i, m += m_stride, x += 4) {
     ask.template step<ahead>();
     typename P::Lanes lanes[V];
-    for (int v = 0; v < V; ++v) lanes[v] = P::load(m + v * kVectorBytes);
+    for (int v = 0; v < V; ++v) lanes[v] = P::load(m + v * kVectorBytes<type>);
     for (int r = 0; r < R; ++r) {
       const typename P::Lanes factor = P::set(x + r * x_stride);
       for (int v = 0; v < V; ++v) sum[r][v] = P::add(sum[r][v], factor, lanes[v]);
@@ -99,14 +100,13 @@ struct RowGroup {
   const float* factors;
   Prefetch* prefetch;
 
-  static constexpr int kVectorBytes = kLanes * kStepBytes<type>;
   int64_t stride() const { return (head_dim + kLanes - 1) / kLanes * kLanes; }
 
   // Scores of positions [first, first + 16 V) into s (R, kKvBlock).
   template <int V>
   void score(int64_t first, float (*s)[kKvBlock]) const {
     typename Products<type>::Sum sums[R][V];
-    multiply<type, R, V, V * kVectorBytes / 2>(
+    multiply<type, R, V, V * kVectorBytes<type> / 2>(
         static_cast<const char*>(block.k) + first * kStepBytes<type>, kKvBlock * kStepBytes<type>,
         reinterpret_cast<const char*>(q), q_stride * 4, head_dim / kStepDepth<type>, prefetch,
         sums);
@@ -128,7 +128,7 @@ struct RowGroup {
   void weigh(int64_t d, const void* weights, const float* scales, int64_t count, float* o,
              int64_t o_stride) const {
     typename Products<type>::Sum sums[R][V];
-    multiply<type, R, V, V * kVectorBytes>(
+    multiply<type, R, V, V * kVectorBytes<type>>(
         static_cast<const char*>(block.v) + d * kStepBytes<type>, stride() * kStepBytes<type>,
         static_cast<const char*>(weights), kKvBlock * 4,
         (count + kStepDepth<type> - 1) / kStepDepth<type>, prefetch, sums);
