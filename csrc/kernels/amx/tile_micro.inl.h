@@ -224,7 +224,7 @@ BITINFER_SYMBOL void ternary_gemm_i8(const uint8_t* tiles, int64_t num_tiles, in
   _tile_release();
 }
 
-// Products of whole tiles that are in registers, in the GEMM's number of them.
+// Products of whole tiles that are in registers; of four sums, as one waits for its last product.
 BITINFER_SYMBOL int64_t multiply_peak(int64_t steps) {
   const TileConfig config;
   load_config(config);
