@@ -96,15 +96,16 @@ def by_size(lines: Lines) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def panels_of(study: str, lines: Lines) -> dict[str, dict[str, dict[str, Any]]]:
-    """Title of each panel of a study's picture -> label of each line in it -> the run."""
+    """Title of each panel of a study's picture -> label of each line in it -> the run.
+
+    Runs that are named "panel, label" have a panel for each of what stands before the comma.
+    """
     if study == "sizes":
         return {f"size {size}": runs for size, runs in by_size(lines).items()}
-    if study not in ("rates", "seeds"):
-        return {STUDIES[study].title: {line["run"]: line for line in lines}}
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for line in lines:
-        kind, label = line["run"].split(", ")
-        found.setdefault(kind, {})[label] = line
+        title, comma, label = line["run"].partition(", ")
+        found.setdefault(title if comma else STUDIES[study].title, {})[label or title] = line
     return found
 
 
