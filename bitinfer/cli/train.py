@@ -23,8 +23,8 @@ _SECTIONS = {  # heading -> fields; `data` is an argument
     ),
     "Steps": (
         *("context_length", "steps", "batch_size", "gradient_accumulation_steps"),
-        *("learning_rate", "learning_rate_2", "weight_decay", "weight_decay_2", "stage_2_from"),
-        *("warmup_steps", "max_grad_norm", "seed", "precision", "compile"),
+        *("optimizer", "learning_rate", "learning_rate_2", "weight_decay", "weight_decay_2"),
+        *("stage_2_from", "warmup_steps", "max_grad_norm", "seed", "precision", "compile"),
         *("validate_every", "save_every"),
     ),
 }

@@ -68,6 +68,7 @@ class TrainConfig:
     gradient_accumulation_steps: int = _number(
         1, "Pieces that a device computes its rows in", 1, 1 << 20
     )
+    optimizer: str = _choice("adamw", "Of the projections; the rest has AdamW", "adamw", "muon")
     learning_rate: float = _number(1.5e-3, "Peak of stage one", 0, 10)
     learning_rate_2: float = _number(1e-3, "Peak of stage two, where its line would begin", 0, 10)
     weight_decay: float = _number(0.1, "Of stage one", 0, 10)

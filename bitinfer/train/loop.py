@@ -12,6 +12,7 @@ from torch import nn
 
 from bitinfer.train.config import TrainConfig
 from bitinfer.train.log import StepRecord
+from bitinfer.train.memory import keep_freed_memory
 from bitinfer.train.new_model import save_model
 from bitinfer.train.prepare import Rows, prepare
 from bitinfer.train.run import LossFunction, Report, Run, next_token_loss
@@ -72,6 +73,8 @@ def train(
             finite: then the last checkpoint is kept.
     """
     accelerator = Accelerator(cpu=not torch.accelerator.is_available())
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     folder, first = RunFolder(Path(out)), accelerator.is_main_process
     if first:
         folder.begin(config, resume=resume)

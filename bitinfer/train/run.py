@@ -20,13 +20,13 @@ from bitinfer.train.config import TrainConfig
 from bitinfer.train.data import IGNORED
 from bitinfer.train.log import RunLog, StepRecord
 from bitinfer.train.new_model import to_ternary
+from bitinfer.train.optimizer import new_optimizer
 from bitinfer.train.prepare import Prepared
 from bitinfer.train.run_folder import RunFolder
 from bitinfer.train.schedule import learning_rate, weight_decay
 
 _COMPILED_FROM_STEPS = 1000  # torch.compile takes a minute and saves a part of each step
 _EAGER_UP_TO = 512  # tokens: torch's fused attention goes back slower than plain products on a CPU
-_BETAS = (0.9, 0.95)  # of Adam, as in the recipe of b1.58
 
 LossFunction = Callable[[nn.Module, Tensor], Tensor]
 Report = Callable[[StepRecord], None]
@@ -89,7 +89,7 @@ class Run:
         if self._ternary_at is not None and self.done >= self._ternary_at:
             to_ternary(config, self.model)
         self._row_length = split_rows(self._tensor(self._rows.rows(0, 1)))[0].shape[1]
-        self._optimizer = _optimizer(self.model)
+        self._optimizer = new_optimizer(config.optimizer, self.model)
         if checkpoint:
             self.model.load_state_dict(checkpoint.model)
             self._optimizer.load_state_dict(checkpoint.optimizer)
@@ -233,16 +233,6 @@ def _rows_at_once(config: TrainConfig, processes: int) -> int:
             f" ({processes} * {config.gradient_accumulation_steps}), got {config.batch_size}"
         )
     return config.batch_size // pieces
-
-
-def _optimizer(model: nn.Module) -> torch.optim.AdamW:
-    """AdamW; matrices decay, norms and biases do not."""
-    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in learned if (p.ndim > 1) == decays], "decays": decays}
-        for decays in (True, False)
-    ]
-    return torch.optim.AdamW(groups, betas=_BETAS, fused=True)
 
 
 def _drops_out(model: nn.Module) -> bool:
