@@ -113,6 +113,9 @@ def tq2_0(trits: np.ndarray, scale: Any) -> bytes:
 
 
 def ternary(trits: np.ndarray, scale: Any, kind: str) -> tuple[int, tuple[int, ...], bytes]:
+    """A matrix; of TQ1_0 and TQ2_0 one whose rows are no whole blocks is F16, as llama.cpp has it."""
+    if kind.startswith("TQ") and trits.shape[1] % 256:
+        return floats(trits * np.float32(scale), "F16")
     number = TYPE_NUMBERS[kind.partition(" ")[0]]
     return number, trits.shape, ternary_bytes(trits, scale, kind)
 

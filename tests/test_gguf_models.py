@@ -165,6 +165,30 @@ def test_a_quantized_embedding_is_used_with_its_exact_values(tmp_path, kind, siz
     same_tensors(convert(path, tmp_path / "a"), convert(folder, tmp_path / "b"))
 
 
+def test_matrices_in_f16_beside_ternary_ones_are_ternary(tmp_path):
+    """Their rows are no whole blocks."""
+    config = {**BITNET, "intermediate_size": 384, "num_hidden_layers": 1}
+    path, folder = both(tmp_path, config, "TQ2_0", "bitnet-b1.58")
+    assert GgufFile(path).tensors["blk.0.ffn_down.weight"].type.name == "F16"
+    same_tensors(convert(path, tmp_path / "a"), convert(folder, tmp_path / "b"))
+
+
+@pytest.mark.parametrize("value", [0.5, np.nan, np.inf])
+def test_other_floats_beside_ternary_matrices_are_refused(tmp_path, value):
+    config = {**BITNET, **NO_TOKENIZER, "intermediate_size": 384, "num_hidden_layers": 1}
+    stored, trits = make_tensors(config)
+    tensors = model_tensors(stored, trits, "TQ2_0")
+    name = "blk.0.ffn_down.weight"
+    values = np.zeros(tensors[name][1], np.float32)
+    values[0, 0], values[1, 1] = 1.0, value
+    tensors[name] = floats(values, "F16")
+    path = tmp_path / "model.gguf"
+    path.write_bytes(gguf_bytes(tensors, config_keys("bitnet-b1.58", config)))
+    with pytest.raises(CheckpointError, match=r"ffn_down\.weight: expected 0 and one magnitude"):
+        convert(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 # The embedded model, which was trained, as a file
 
 

@@ -32,6 +32,7 @@ from bitinfer.formats.safetensors import describe_shape
 from bitinfer.formats.source import TRITS
 
 _STORED_FLOATS = ("F32", "F16", "BF16")
+_INSTEAD = "F16"  # of ternary matrices whose rows are no whole blocks
 _I2_S = "I2_S"
 _INTERLEAVED = "IQ2_BN_R4"  # four rows of IQ2_BN
 _HASHED_BYTES = 16 << 20  # at a time
@@ -153,11 +154,14 @@ class GgufSource:
         """A ternary matrix; I2_S is read in the byte order of ``i2s_layout``.
 
         Raises:
-            CheckpointError: a code encodes no weight, a scale is not finite, or TL1 or TL2 have a
-                shape whose tiles are not known.
+            CheckpointError: a code encodes no weight, a scale is not finite, TL1 or TL2 have a
+                shape whose tiles are not known, or floats among ternary matrices are not ternary.
         """
-        is_i2s = self._file.tensors[name].type.name == _I2_S
-        matrix = self._file.trits(name, self.i2s_layout if is_i2s else None)
+        kind = self._file.tensors[name].type.name
+        if kind == _INSTEAD:
+            matrix = self._trits_of_floats(name)
+        else:
+            matrix = self._file.trits(name, self.i2s_layout if kind == _I2_S else None)
         trits, scales = matrix.trits, matrix.scales
         if (own := own_scale(name)) in self._file.tensors:
             scales = scales * self._file.floats(own).reshape(-1)[0]
@@ -166,6 +170,17 @@ class GgufSource:
             trits = unpermuted(trits, heads)
             scales = scales if matrix.group is None else unpermuted(scales, heads)
         return TernaryMatrix(trits, scales, matrix.group)
+
+    def _trits_of_floats(self, name: str) -> TernaryMatrix:
+        values = self._file.floats(name)
+        scale = np.abs(values).max()
+        if not (np.isfinite(scale) and np.isin(values, (-scale, 0, scale)).all()):
+            raise CheckpointError(
+                f"{name}: expected 0 and one magnitude, as the ternary matrices beside it have, got"
+                f" other values of {_INSTEAD} in {self.path}: llama.cpp runs this model"
+            )
+        trits = np.sign(values).astype(np.int8)
+        return TernaryMatrix(trits, np.array([scale or 1.0], np.float32), None)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of ``text`` as the model expects it; none where the file has no tokenizer."""
@@ -207,6 +222,11 @@ class GgufSource:
     def _describe(self) -> dict[str, StoredGguf]:
         tensors = {}
         scales = {own_scale(name) for name in self._file.tensors}
+        blocks = {
+            tensor.type.block
+            for name, tensor in self._file.tensors.items()
+            if tensor.type.name in TERNARY_BLOCKS and is_projection(name)
+        }
         for name, tensor in self._file.tensors.items():
             kind = tensor.type.name
             if name in scales:
@@ -215,10 +235,12 @@ class GgufSource:
                 continue
             dtype = "F32" if kind in (*FLOAT_BLOCKS, *TERNARY_TYPES) else kind
             dtype = kind if kind in _STORED_FLOATS else dtype
-            dtype = TRITS if kind in TERNARY_TYPES and is_projection(name) else dtype
+            instead = kind == _INSTEAD and blocks and all(tensor.shape[-1] % b for b in blocks)
+            if is_projection(name) and (kind in TERNARY_TYPES or instead):
+                dtype = TRITS
             own = own_scale(name) in self._file.tensors
-            blocks = None if own else TERNARY_BLOCKS.get(kind)
-            scale_dtype = "F32" if blocks is None else blocks.scale_dtype
+            layout = None if own else TERNARY_BLOCKS.get(kind)
+            scale_dtype = "F32" if layout is None else layout.scale_dtype
             tensors[name] = StoredGguf(dtype, tensor.shape, kind, scale_dtype)
         return tensors
 
