@@ -5,7 +5,7 @@ It runs token ids; text, sampling and the generation loop stand above it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from bitinfer.convert import PLANE_HEADS, Progress, check_choices
 from bitinfer.errors import CheckpointError, ContextLengthError, PromptError
 from bitinfer.formats.packed import HEADS
 from bitinfer.loading import LoadedModel, load_folder
-from bitinfer.resident import WEIGHTS
+from bitinfer.resident import WEIGHTS, has_room
 
 KvBlock = _core.KvBlock
 KvCache = _core.KvCache
@@ -83,8 +83,12 @@ class Engine:
             raise CheckpointError(f"{cause} in {folder}: {mend}") from None
         if tuned and tuned.packing == model.packing:
             self._decoder.prefer_gemv(tuned.gemv)
-        self.ffn = "sparse" if ffn == "sparse" else "dense"
-        self._decoder.sparse_ffn = self.ffn == "sparse"
+        if ffn == "auto":
+            own = tuned is not None and tuned.model == model.key
+            fits = own and has_room(sparse_ffn_bytes(spec, model.packing))
+            ffn = tuned.ffn if tuned and fits else "dense"
+        self.ffn = ffn
+        self._decoder.sparse_ffn = ffn == "sparse"
 
     @classmethod
     def load(
@@ -112,7 +116,7 @@ class Engine:
             kv_cache: ``f16``, ``f32`` or ``int8``.
             ffn: ``sparse``: decoding reads no weights of idle neurons, from copies by neuron (a
                 quarter byte for each weight of ``up`` and ``down``), for models with squared
-                ReLU; ``dense``; ``auto``: dense.
+                ReLU; ``dense``; ``auto``: dense, or what ``bitinfer tune`` found to be faster.
             weights: ``mmap``: as the file has them, shared with other processes; ``copy``: in
                 huge pages; ``auto``: mapped, or what ``bitinfer tune`` found to be faster.
             num_threads: None: BITINFER_NUM_THREADS, else as tuned, else the performance cores.
@@ -339,6 +343,12 @@ class Engine:
                 f" {_first_bad(ids, self.vocab_size)}"
             )
         return np.ascontiguousarray(ids, dtype=np.int32)
+
+
+def sparse_ffn_bytes(spec: Mapping[str, Any], packing: str) -> int:
+    """What a sparse FFN takes in memory: ``down`` by column and, if not i2, ``up``, both in i2."""
+    size = int(_core.packed_bytes("i2", spec["intermediate_size"], spec["hidden_size"]))
+    return int(spec["num_hidden_layers"]) * size * (1 + (packing != "i2"))
 
 
 def _check_threads(count: int) -> None:

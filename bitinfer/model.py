@@ -59,7 +59,7 @@ class Model(OpenModel):
         """Load a packed folder, a Hugging Face checkpoint or a GGUF file (packed in memory).
 
         Args:
-            path_or_name: A folder or GGUF file; "tales-6m", the embedded model; or one of the hub,
+            path_or_name: A folder or GGUF file; "tales-14m", the embedded model; or one of the hub,
                 "owner/name", "owner/name@revision" or a short name, which is pulled at its first
                 use (docs/hub.md).
             packing: "auto" (the fastest here), "i2", "t3", "t5", or "b1" of binary weights.
@@ -68,7 +68,8 @@ class Model(OpenModel):
                 with 5+3 by a statistical bound (docs/head.md).
             kv_cache: "f16", "f32" or "int8".
             ffn: "sparse" (decoding skips idle neurons of a model with squared ReLU, from copies of
-                their weights; docs/ffn-sparsity.md), "dense", or "auto": dense.
+                their weights; docs/ffn-sparsity.md), "dense", or "auto": dense, or what
+                ``bitinfer tune`` found to be faster.
             weights: "mmap" (as the file has them, shared with other processes), "copy" (in huge
                 pages) or "auto".
             num_threads: None: BITINFER_NUM_THREADS, else the physical performance cores.

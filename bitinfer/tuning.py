@@ -25,7 +25,7 @@ from bitinfer.formats.new_file import replace_file
 from bitinfer.json_file import parse_json_object, shown
 from bitinfer.machine import cpu_name
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _MOST_BYTES = 1 << 20
 _LIKE = 4.0  # a model of up to so many times more or fewer parameters is tuned alike
 _MEND = "'bitinfer tune' makes a new one"
@@ -34,6 +34,7 @@ CHOICES = {
     "packing": ("i2", "t3", "t5", "b1"),
     "gemv": ("addsub", "dot"),
     "weights": ("mmap", "copy"),
+    "ffn": ("dense", "sparse"),
 }
 
 
@@ -50,6 +51,7 @@ class Tuned:
         packing: ``i2``, ``t3``, ``t5``, or ``b1`` of a model that is stored so.
         gemv: ``addsub`` or ``dot``.
         weights: ``mmap`` or ``copy``.
+        ffn: ``dense`` or ``sparse``; of this model only, as others have other idle neurons.
         threads: The fewest that are as fast as any.
         quiet_threads: The fewest within 5 % of that.
         tokens_per_s: Reached with ``threads``.
@@ -64,6 +66,7 @@ class Tuned:
     packing: str
     gemv: str
     weights: str
+    ffn: str
     threads: int
     quiet_threads: int
     tokens_per_s: float

@@ -113,7 +113,7 @@ def tq2_0(trits: np.ndarray, scale: Any) -> bytes:
 
 
 def ternary(trits: np.ndarray, scale: Any, kind: str) -> tuple[int, tuple[int, ...], bytes]:
-    """A matrix; of TQ1_0 and TQ2_0 one whose rows are no whole blocks is F16, as llama.cpp has it."""
+    """A matrix; in F16 where its rows are no whole blocks of TQ1_0 or TQ2_0, as llama.cpp does."""
     if kind.startswith("TQ") and trits.shape[1] % 256:
         return floats(trits * np.float32(scale), "F16")
     number = TYPE_NUMBERS[kind.partition(" ")[0]]

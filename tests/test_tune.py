@@ -4,7 +4,7 @@ import itertools
 import json
 
 import pytest
-from checkpoints import TINY, tiny_checkpoint, write_checkpoint
+from checkpoints import LLAMA, TINY, tiny_checkpoint, write_checkpoint
 from click.testing import CliRunner
 from random_model import write_random_model
 from test_grouped_file import groups_of, make_model, write_folder
@@ -71,6 +71,29 @@ def test_the_fastest_way_wins_and_is_used_from_then_on(folder, machine):
     assert (engine.packing, engine.gemv_family, engine.num_threads) == ("t3", "dot", 3)
 
 
+@pytest.mark.parametrize(("saves", "chosen"), [(0.5, "sparse"), (1.0, "dense")])
+def test_idle_neurons_are_skipped_where_that_is_faster(saves, chosen, folder, machine, monkeypatch):
+    machine(lambda *way: 1.0)
+    even = race_module.run
+
+    def run(engine, cache, case, counter, taken):
+        even(engine, cache, case, counter, taken)
+        taken.seconds[-1] *= saves if engine.ffn == "sparse" else 1
+
+    monkeypatch.setattr(race_module, "run", run)
+    found = tune(folder)
+    assert [trial.candidate.ffn for trial in found.ffn] == ["dense", "sparse"]
+    assert found.tuned.ffn == chosen
+    tuning.keep(found.tuned)
+    assert Engine.load(folder).ffn == chosen
+
+
+def test_a_model_whose_neurons_are_never_idle_is_not_tried_sparse(tmp_path, machine):
+    machine(lambda *way: 1.0)
+    found = tune(tiny_checkpoint(tmp_path / "hf", LLAMA))
+    assert (found.ffn, found.tuned.ffn, found.doubts) == ([], "dense", [])
+
+
 def test_mapped_weights_can_win_against_a_copy(folder, machine):
     machine(lambda p, g, w, threads, run: 1.0 if (p, w) == ("i2", "mmap") else 1.2)
     assert (tune(folder).tuned.packing, tune(folder).tuned.weights) == ("i2", "mmap")
@@ -124,8 +147,10 @@ def test_what_there_is_no_room_for_is_left_out_and_said(folder, machine, monkeyp
     tried = {(t.candidate.packing, t.candidate.weights) for t in found.kernels}
     packing = runtime.auto_packing()
     assert tried == {("i2", "mmap"), (packing, "mmap" if packing == "i2" else "copy")}
-    assert all("in memory of its own was not tried" in doubt for doubt in found.doubts)
-    assert found.doubts
+    *forms, neurons = found.doubts
+    assert forms
+    assert all("in memory of its own was not tried" in doubt for doubt in forms)
+    assert neurons == "the sparse FFN was not tried: too little memory is left"
 
 
 def test_a_busy_machine_is_said(folder, machine, monkeypatch):
@@ -250,10 +275,10 @@ def test_the_command_measures_keeps_and_shows(place):
     for text in ("packing", "tokens/s", "chosen: ", "in quiet mode: ", f"kept in {place}"):
         assert text in done.stdout
     (tuned,) = tuning.read()
-    assert tuned.name == "tales-6m"
+    assert tuned.name == "tales-14m"
     shown = run("tune", "--show")
     assert shown.exit_code == 0
-    assert "tales-6m" in shown.stdout
+    assert "tales-14m" in shown.stdout
     assert max(map(len, shown.stdout.splitlines())) <= 80
     assert json.loads(run("tune", "--show", "--json").stdout)[0]["threads"] == tuned.threads
     assert f"removed {place}" in run("tune", "--clear").stdout

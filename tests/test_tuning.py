@@ -47,6 +47,7 @@ def tuned_for(folder, **changes):
             "packing": "t3",
             "gemv": "dot",
             "weights": "copy",
+            "ffn": "dense",
             "threads": 5,
             "quiet_threads": 3,
             "tokens_per_s": 12.5,
@@ -66,6 +67,23 @@ def test_what_was_tuned_is_the_default(folder, kept):
     assert (engine.packing, engine.weights, engine.num_threads) == ("t3", "copy", 5)
     assert engine.gemv_family == "dot"
     assert np.array_equal(engine.logits(IDS), plain.logits(IDS))
+
+
+def test_a_sparse_ffn_is_taken_by_the_model_that_was_tuned_and_where_there_is_room(
+    folder, kept, monkeypatch
+):
+    tuned = tuned_for(folder, ffn="sparse")
+    tuning.keep(tuned)
+    engine = Engine.load(folder)
+    assert engine.ffn == "sparse"
+    assert np.array_equal(engine.logits(IDS), Engine.load(folder, ffn="dense").logits(IDS))
+    with monkeypatch.context() as patch:
+        patch.setattr("bitinfer.engine.has_room", lambda num_bytes: False)
+        assert Engine.load(folder).ffn == "dense"
+    tuning.clear()
+    tuning.keep(dataclasses.replace(tuned, model="another"))
+    assert Engine.load(folder).tuned is not None
+    assert Engine.load(folder).ffn == "dense"
 
 
 @pytest.mark.parametrize("gemv", ["addsub", "dot"])
@@ -155,7 +173,7 @@ def changed_entry(**changes):
         (lambda found: json.dumps(found)[:-20], "is damaged"),
         (lambda found: json.dumps(found) + " " * (1 << 20), "is damaged (too large)"),
         (lambda found: "\udcff", "is damaged"),
-        (changed(format_version=2), "is of a newer bitinfer"),
+        (changed(format_version=3), "is of a newer bitinfer"),
         (changed(format_version="1"), "is of an unknown version"),
         (changed(cpu="Pentium"), "is of another CPU"),
         (changed(isas=["scalar"]), "is of another CPU"),
@@ -170,6 +188,7 @@ def changed_entry(**changes):
         (changed_entry(packing="t9"), "is damaged (packing: t9)"),
         (changed_entry(gemv="fast"), "is damaged (gemv: fast)"),
         (changed_entry(weights="disk\n"), "is damaged (weights: disk?)"),
+        (changed_entry(ffn="thin"), "is damaged (ffn: thin)"),
         (changed_entry(tokens_per_s="many"), "is damaged (tokens_per_s: many)"),
     ],
 )

@@ -25,6 +25,7 @@ class Candidate:
     gemv: str
     weights: str
     threads: int
+    ffn: str = "dense"
 
 
 @dataclass

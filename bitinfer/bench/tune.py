@@ -1,7 +1,8 @@
 """What is fastest here for one model: the measurement behind ``bitinfer tune``.
 
 First packing, GEMV and place of the weights are tried with the default number of threads, then
-numbers of threads with the best of these.
+numbers of threads with the best of these. In between, a model with squared ReLU decodes with and
+without its idle neurons.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from bitinfer import hardware, runtime
 from bitinfer.bench.race import Candidate, Trial, race
 from bitinfer.convert import open_checkpoint
 from bitinfer.cpu_count import performance_cores, physical_cores
-from bitinfer.engine import Engine
+from bitinfer.engine import Engine, sparse_ffn_bytes
 from bitinfer.families.spec import in_groups, num_parameters
 from bitinfer.formats.packed import PACKED_NAME, PackedFile, is_packed_folder
 from bitinfer.resident import has_room
 from bitinfer.tuning import CHOICES, Tuned, ternary_packing, ternary_packings
 
 _ROUNDS = 7
+_STAGES = 3
 _GAIN = 1.02  # a candidate must be so many times faster than the default ...
 _SURE = 0.8  # ... and win so many of the rounds against it
 _AS_FAST = 0.98  # of the best number of threads: no slower, as far as one can tell
@@ -42,6 +44,7 @@ class Tuning:
         tuned: The choice.
         default: What would be taken without it.
         kernels: Trials of packing, GEMV and place of the weights.
+        ffn: Trials of the dense and the sparse FFN; empty where there is but one.
         threads: Trials of numbers of threads.
         gain: How many times faster the best kernels were than the default ones, the median of the
             rounds; 1 where the default stays.
@@ -53,6 +56,7 @@ class Tuning:
     tuned: Tuned
     default: Candidate
     kernels: Sequence[Trial]
+    ffn: Sequence[Trial]
     threads: Sequence[Trial]
     gain: float
     wins: int
@@ -79,7 +83,7 @@ def tune(
         nonlocal done
         done += 1
         if progress is not None:
-            progress(done, 2 * (_ROUNDS + 1))
+            progress(done, _STAGES * (_ROUNDS + 1))
 
     forms = _forms(folder)
     packing, weights = forms[0]
@@ -98,10 +102,25 @@ def tune(
     best, gain, wins = fastest(kernels)
     engine = engines[best.packing, best.weights]
     engines.clear()
+    neurons: list[Trial] = []
+    ffns = {"dense": engine, **_sparse(folder, engine, head, doubts)}
+    if len(ffns) > 1:
+        ways = [replace(best, ffn=ffn) for ffn in ffns]
+        neurons = race(ways, lambda candidate: ffns[candidate.ffn], _ROUNDS, tick)
+        best = fastest(neurons)[0]
+        engine = ffns[best.ffn]
+    else:
+        done += _ROUNDS + 1
     trials = _thread_trials(engine, best, physical_cores(), _ROUNDS, tick)
+    tuned = _tuned(folder, engine, best, trials)
+    return Tuning(tuned, default, kernels, neurons, trials, gain, wins, _ROUNDS, doubts)
+
+
+def _tuned(folder: Path, engine: Engine, best: Candidate, trials: Sequence[Trial]) -> Tuned:
+    """The choice: the best kernels, with the fewest threads that are as fast as any."""
     threads = fewest_threads(trials, _AS_FAST)
     rates = {trial.candidate.threads: trial.tokens_per_s for trial in trials}
-    tuned = Tuned(
+    return Tuned(
         model=engine.model_key,
         name=folder.resolve().name,
         parameters=num_parameters(engine.spec),
@@ -110,12 +129,12 @@ def tune(
         packing=best.packing,
         gemv=best.gemv,
         weights=best.weights,
+        ffn=best.ffn,
         threads=threads,
         quiet_threads=min(threads, fewest_threads(trials, _QUIET)),
         tokens_per_s=float(round(rates[threads], 3)),
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
-    return Tuning(tuned, default, kernels, trials, gain, wins, _ROUNDS, doubts)
 
 
 def quiet_threads(engine: Engine) -> int:
@@ -206,9 +225,26 @@ def _load(
                 left_out.append(f"{packing} in memory of its own was not tried: too little is left")
                 continue
         engines[packing, weights] = Engine.load(
-            folder, packing=packing, weights=weights, head=head, num_threads=threads
+            folder, packing=packing, weights=weights, head=head, ffn="dense", num_threads=threads
         )
     return engines, left_out
+
+
+def _sparse(folder: Path, engine: Engine, head: str, doubts: list[str]) -> dict[str, Engine]:
+    """The same model with a sparse FFN; nothing where it cannot have one or there is no room."""
+    if engine.spec["hidden_act"] != "relu2":
+        return {}
+    needed = sparse_ffn_bytes(engine.spec, engine.packing)
+    if engine.weights == "copy":
+        needed += sum(engine.bytes_per_token()[part] for part in ("ternary", "head"))
+    if not has_room(needed):
+        doubts.append("the sparse FFN was not tried: too little memory is left")
+        return {}
+    form = {"packing": engine.packing, "weights": engine.weights, "head": head}
+    try:
+        return {"sparse": Engine.load(folder, **form, ffn="sparse")}
+    except ValueError:  # with scales in groups, or norms of projections
+        return {}
 
 
 def _kernel_candidates(engines: Engines, default: Candidate) -> list[Candidate]:

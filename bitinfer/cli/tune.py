@@ -35,8 +35,8 @@ def tune(ctx: click.Context, model: str | None, show: bool, clear: bool, as_json
     """Measure what is fastest for MODEL (path or name; default: the embedded one), and keep it.
 
     Packings of the weights, the two ways to multiply a vector (GEMV), weights mapped or copied into
-    huge pages, and numbers of threads take turns. What wins is the default from then on, also for
-    models of about the same size; what you say yourself beats it.
+    huge pages, idle neurons read or skipped (FFN), and numbers of threads take turns. What wins is
+    the default from then on, also for models of about the same size; what you say beats it.
     """
     if show + clear + (model is not None) > 1:
         raise click.UsageError("MODEL, --show and --clear: only one of them", ctx=ctx)
@@ -92,9 +92,9 @@ def _print_trials(found: Tuning) -> None:
 
     to, tuned = console(), found.tuned
     to.print(f"{tuned.name}: {tuned.isa} kernels, {found.rounds} rounds of decode")
-    left = ["packing", "GEMV", "weights"]
+    left = ["packing", "GEMV", "weights", "FFN"]
     rows = [[*left, "threads", *_RATES]]
-    for trials in (found.kernels, found.threads):
+    for trials in filter(None, (found.kernels, found.ffn, found.threads)):
         best = max(trial.tokens_per_s for trial in trials)
         rows += [[*_cells(trial.candidate), *_rates(trial, best)] for trial in trials]
         rows.append([""] * len(rows[0]))
@@ -105,7 +105,8 @@ _RATES = ["tokens/s", "slowest-fastest", "of best", "runs"]
 
 
 def _cells(candidate: Candidate) -> list[str]:
-    return [candidate.packing, candidate.gemv, candidate.weights, str(candidate.threads)]
+    form = [candidate.packing, candidate.gemv, candidate.weights, candidate.ffn]
+    return [*form, str(candidate.threads)]
 
 
 def _rates(trial: Trial, best: float) -> list[str]:
@@ -125,7 +126,7 @@ def _chosen(found: Tuning) -> str:
             f" in {found.wins} of {found.rounds} rounds"
         )
     return (
-        f"chosen: {tuned.packing}, {tuned.gemv}, {_WEIGHTS[tuned.weights]},"
+        f"chosen: {tuned.packing}, {tuned.gemv}, {_WEIGHTS[tuned.weights]}, {tuned.ffn} FFN,"
         f" {_threads(tuned.threads)}: {tuned.tokens_per_s:,.1f} tokens/s\n"
         f"  {why}\n"
         f"  in quiet mode: {_threads(tuned.quiet_threads)}"
@@ -139,11 +140,12 @@ def _way(candidate: Candidate) -> tuple[str, str, str]:
 def _print_kept(kept: Sequence[Tuned]) -> None:
     from bitinfer.cli.table import console, print_table
 
-    left = ["model", "kernels", "packing", "GEMV", "weights", "date"]
-    rows = [["model", "kernels", "cores", *left[2:5], "threads", "quiet", "tokens/s", "date"]]
+    left = ["model", "kernels", "packing", "GEMV", "weights", "FFN", "date"]
+    rows = [["model", "kernels", "cores", *left[2:6], "threads", "quiet", "tokens/s", "date"]]
     for t in kept:
         counts: list[Any] = [t.threads, t.quiet_threads, f"{t.tokens_per_s:,.1f}", t.date[:10]]
-        rows.append([t.name, t.isa, str(t.cores), t.packing, t.gemv, t.weights, *map(str, counts)])
+        form = [t.packing, t.gemv, t.weights, t.ffn]
+        rows.append([t.name, t.isa, str(t.cores), *form, *map(str, counts)])
     print_table(rows, console(), left=left, drop=["date", "cores", "tokens/s"])
 
 

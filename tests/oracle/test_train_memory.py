@@ -28,7 +28,7 @@ print(sum(faults[8:]))
 
 
 def test_a_step_takes_the_memory_that_the_one_before_has_freed():
-    """Few pages are new when a run is under way; untold, glibc gives most of them back each time."""
+    """Few pages are new once a run is under way; untold, glibc gives most of them back."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     new = {
         told: int(subprocess.check_output([sys.executable, "-c", STEPS, told], env=env))

@@ -13,7 +13,10 @@ RATE = 1e-2
 
 @pytest.fixture
 def config(tmp_path: Path) -> TrainConfig:
-    lines = (f"<s>Once there were {n} cats with {n + 1} hats, {n + 2} mats and a rat.</s>\n" for n in range(60))
+    lines = (
+        f"<s>Once there were {n} cats with {n + 1} hats, {n + 2} mats and a rat.</s>\n"
+        for n in range(60)
+    )
     (tmp_path / "text.txt").write_text("".join(lines))
     shape = {
         "hidden_size": 32,
@@ -57,8 +60,8 @@ def test_its_steps_are_orthogonal_and_the_embedding_has_those_of_adam(config, tm
             assert delta.abs().max() == pytest.approx(RATE, rel=0.01)
             continue
         # Newton-Schulz brings singular values to 0.68 to 1.13 (Jordan et al., Muon), but for very
-        # small ones; the step is 0.2 sqrt(max(N, K)) of that (arXiv 2502.16982, section 2.2). One of
-        # Adam, with all of its entries at the rate, would have one of 10 and more.
+        # small ones; the step is 0.2 sqrt(max(N, K)) of that (arXiv 2502.16982, section 2.2).
+        # One of Adam, with all of its entries at the rate, would have one of 10 and more.
         values = torch.linalg.svdvals(delta) / (RATE * 0.2 * max(delta.shape) ** 0.5)
         assert 0.65 < values.max() < 1.25, name
         assert (values > 0.65).float().mean() > 0.25, name
