@@ -234,7 +234,7 @@ def main() -> None:
         record_path(facts, "bad-requests")
     cuts = {"header_s": limits.HEADER_TIME_S, "send_s": limits.SEND_TIME_S}
     records = []
-    with bitinfer_server("tales-6m", "--no-history", "--api-key", KEY, *SLOTS) as server:
+    with bitinfer_server("tales-14m", "--no-history", "--api-key", KEY, *SLOTS) as server:
         for name in KINDS:
             records.append({**measure(name, server.port, args.repeats), **cuts, **facts})
             print(f"{name}: {records[-1]['answer']} after {records[-1]['answered_ms']} ms")

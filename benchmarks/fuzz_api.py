@@ -46,7 +46,7 @@ def fuzz(examples: int, phases: str = "coverage,fuzzing", seed: int = 1) -> dict
     with tempfile.TemporaryDirectory() as folder:
         history = str(Path(folder) / "history.db")
         options = ["--context-length", CONTEXT, "--history-file", history]
-        with bitinfer_server("tales-6m", *options) as server:
+        with bitinfer_server("tales-14m", *options) as server:
             url = f"http://127.0.0.1:{server.port}"
             command = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json"]
             command += ["--max-examples", str(examples), "--seed", str(seed), "--phases", phases]

@@ -57,7 +57,7 @@ class Tally:
         tokens: Generated in all.
         health_s: How long each GET /health took.
         health_failed: How many were not answered with 200.
-        rss_bytes: Memory after the warm-up, now and then.
+        rss_bytes: Memory after the warm-up, now and then, and at the end.
     """
 
     answered: int = 0
@@ -111,6 +111,7 @@ async def load(
     for task in watching:
         task.cancel()
     await asyncio.gather(*watching, return_exceptions=True)
+    tally.rss_bytes.append(server.rss_bytes)
     return tally
 
 
@@ -273,7 +274,7 @@ def main() -> None:
         record_path(facts, "load")
     with (
         Model.load(default_model()) as model,
-        bitinfer_server("tales-6m", "--no-history") as server,
+        bitinfer_server("tales-14m", "--no-history") as server,
     ):
         record = asyncio.run(measure(server, model, args))
     for name, value in record.items():

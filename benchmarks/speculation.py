@@ -1,4 +1,4 @@
-"""Drafts by n-grams: how many are right on real text, and what they save on a model's shape.
+"""Drafts by n-grams and a small model: how many are right, and what they save on a model's shape.
 
     python benchmarks/speculation.py                              # how many are right
     python benchmarks/speculation.py --model MODEL -t 2 --record  # and the speed of MODEL
@@ -6,8 +6,8 @@
 A reply is replayed: the model runs as ever, but the token that comes next is the text's. So drafts
 are as often right as on that text, and MODEL may have random weights. Three kinds of replies to a
 piece of text: its continuation; a copy with a word replaced and sentences left out; an answer that
-quotes every third sentence. Two more are the embedded model's own continuations. Token ids are of
-the embedded model's vocabulary.
+quotes every third sentence. Two more are the embedded model's own continuations, for n-grams alone.
+Token ids are of the embedded model's vocabulary: it is the small model that drafts, too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import itertools
 import re
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -31,20 +31,43 @@ from bitinfer.engine import Engine, KvCache
 from bitinfer.generate import generate_step
 from bitinfer.machine import machine_facts
 from bitinfer.model import Model
+from bitinfer.prefix_cache import PrefixCache
 from bitinfer.runtime import active_isa
-from bitinfer.speculation import Pace, PromptLookup, Speculator
+from bitinfer.speculation import DraftModel, DraftSource, Pace, PromptLookup, Speculator
 
 KINDS = ("continuing", "editing", "quoting")
 RUN_TOKENS = (1, 2, 3, 5, 9)  # the last token, and each length of a draft
 _SENTENCES = re.compile(r"(?<=[.!?])\s+")
 
 
+@dataclass(frozen=True)
+class Drafter:
+    """What makes drafts; ``begin`` takes a prompt."""
+
+    name: str
+    hopes: Sequence[float]
+    begin: Callable[[Sequence[int]], DraftSource]
+
+
+N_GRAMS = Drafter("n-grams", PromptLookup.hopes, PromptLookup)
+
+
+def drafting_model(model: Model) -> Drafter:
+    """Drafts of a model's likeliest tokens."""
+    caches, size = PrefixCache(model.engine), model.engine.vocab_size
+    return Drafter(
+        model.path.name,
+        DraftModel.hopes,
+        lambda prompt: DraftModel(caches, prompt, lambda logits, _: int(logits.argmax()), size),
+    )
+
+
 class Always(Pace):
     """Drafts so many tokens at every chance."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, hopes: Sequence[float]) -> None:
         """Take the length of all drafts."""
-        super().__init__(PromptLookup.hopes)
+        super().__init__(hopes)
         self._count = count
 
     def length(self, outlook: int, most: int) -> int:
@@ -130,7 +153,9 @@ def replay(engine: Engine, cache: KvCache, task: Task, speculator: Speculator | 
     return len(task.reply) / (time.perf_counter() - start)
 
 
-def measure_right(model: Model, name: str, tasks: list[Task]) -> list[dict[str, Any]]:
+def measure_right(
+    model: Model, name: str, tasks: list[Task], drafter: Drafter = N_GRAMS
+) -> list[dict[str, Any]]:
     """How many drafts are right, and the tokens of a run, for each kind and length."""
     records = []
     for kind in dict.fromkeys(task.kind for task in tasks):
@@ -139,13 +164,15 @@ def measure_right(model: Model, name: str, tasks: list[Task]) -> list[dict[str, 
         for count in (2, 4, 8):
             drafted = accepted = 0
             for task in mine:
-                speculator = Speculator(PromptLookup(task.prompt), Always(count))
+                pace = Always(count, drafter.hopes)
+                speculator = Speculator(drafter.begin(task.prompt), pace)
                 replay(model.engine, model.engine.new_cache(), task, speculator)
                 drafted += speculator.drafted
                 accepted += speculator.accepted
             records.append(
                 {
                     "what": "right",
+                    "drafts": drafter.name,
                     "text": name,
                     "kind": kind,
                     "tokens": tokens,
@@ -159,10 +186,10 @@ def measure_right(model: Model, name: str, tasks: list[Task]) -> list[dict[str, 
 
 
 def measure_speed(
-    engine: Engine, name: str, tasks: list[Task], rounds: int
+    engine: Engine, name: str, tasks: list[Task], rounds: int, drafter: Drafter = N_GRAMS
 ) -> list[dict[str, Any]]:
     """Tokens per second with drafts and without, in turns, for the first task of each kind."""
-    pace = Pace(PromptLookup.hopes)
+    pace = Pace(drafter.hopes)
     first: dict[str, Task] = {}
     for task in tasks:
         first.setdefault(task.kind, task)
@@ -172,7 +199,7 @@ def measure_speed(
         cache = engine.new_cache()
 
         def drafting(kind: str, task: Task, cache: KvCache) -> float:
-            speculators[kind] = Speculator(PromptLookup(task.prompt), pace)
+            speculators[kind] = Speculator(drafter.begin(task.prompt), pace)
             return replay(engine, cache, task, speculators[kind])
 
         runs[kind, "off"] = partial(replay, engine, cache, task, None)
@@ -181,6 +208,7 @@ def measure_speed(
     return [
         {
             "what": "speed",
+            "drafts": drafter.name,
             "text": name,
             "kind": kind,
             "tokens": len(task.reply),
@@ -227,14 +255,15 @@ def table(records: list[dict[str, Any]]) -> str:
     for record in records:
         if record["what"] == "right":
             lines.append(
-                f"| {record['text']} | {record['kind']} | {record['draft']} | "
+                f"| {record['drafts']} | {record['text']} | {record['kind']} | {record['draft']} | "
                 f"{record['accepted'] / max(1, record['drafted']):.0%} | "
                 f"{record['tokens_per_run']:.2f} |"
             )
         elif record["what"] == "speed":
             ratios = record["ratio"]
             lines.append(
-                f"| {record['text']} | {record['kind']} | {record['model']} | {record['isa']} | "
+                f"| {record['drafts']} | {record['text']} | {record['kind']} | {record['model']} | "
+                f"{record['isa']} | "
                 f"{record['accepted']} of {record['drafted']} | {ratios['median']:.2f} "
                 f"({ratios['least']:.2f}-{ratios['largest']:.2f}) |"
             )
@@ -262,19 +291,22 @@ def main() -> None:
     texts = {path.stem: path.read_text("utf-8") for path in args.text or ()} or {"docs": docs}
     length = args.prompt_tokens, args.generated_tokens
     records = []
-    engine = None
-    with Model.load("tales-6m", num_threads=1) as model:
+    with Model.load("tales-14m", num_threads=1) as model:
+        small = drafting_model(model)
         made = {name: text_tasks(model, text, args.pieces, *length) for name, text in texts.items()}
         if not args.speed_only:
             for name, tasks in made.items():
                 records += measure_right(model, name, [*tasks, *own_tasks(model, tasks)])
-    if args.model is not None:
-        engine = Engine.load(args.model, num_threads=args.threads, context_length=sum(length) + 1)
-        measured = measure_costs(engine, args.prompt_tokens, args.rounds)
-        for name, tasks in made.items():
-            measured += measure_speed(engine, name, tasks, args.rounds)
-        facts = {"model": args.model.name, "packing": engine.packing, "threads": engine.num_threads}
-        records += [{**record, **facts} for record in measured]
+                records += measure_right(model, name, tasks, small)
+        if args.model is not None:
+            context = sum(length) + 1
+            engine = Engine.load(args.model, num_threads=args.threads, context_length=context)
+            measured = measure_costs(engine, args.prompt_tokens, args.rounds)
+            for (name, tasks), drafter in itertools.product(made.items(), (N_GRAMS, small)):
+                measured += measure_speed(engine, name, tasks, args.rounds, drafter)
+            facts = {"model": args.model.name, "packing": engine.packing}
+            facts |= {"threads": engine.num_threads}
+            records += [{**record, **facts} for record in measured]
     records = [{**record, "isa": active_isa(), **machine_facts(HERE)} for record in records]
     print(table(records))
     if args.record:

@@ -1,18 +1,23 @@
-"""Tokens per second of training, at the embedded model's shape. Needs the extra ``train``.
+"""Tokens per second of training, at the default shape. Needs the extra ``train``.
 
     python benchmarks/training_speed.py --record
 
-The same steps with ternary projections and with torch's own ``nn.Linear``, in turn, on random
-tokens: the ratio is what ternary training costs.
+The same steps in turn, each time in a process of its own, on random tokens: with ternary
+projections; with torch's own ``nn.Linear``, whose ratio is what ternary training costs; ternary
+with Muon; and ternary while the C library gives freed memory back to the system.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import subprocess
+import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -21,12 +26,18 @@ from numpy.typing import NDArray
 
 from bitinfer.machine import machine_facts
 from bitinfer.runtime import default_model
-from bitinfer.train import TrainConfig, train
+from bitinfer.train import TrainConfig, loop, train
 
-ROUNDS = 5
+ROUNDS = 3
 STEPS = 14
 WARM_UP = 4  # steps that are not counted: compiling, and first pages of memory
-CONTEXT_LENGTH, BATCH_SIZE = 256, 16
+CONTEXT_LENGTH, BATCH_SIZE = 512, 16
+KINDS: dict[str, dict[str, Any]] = {
+    "bitnet": {},
+    "full": {"linear": "full"},
+    "muon": {"optimizer": "muon"},
+    "given back": {},
+}
 
 
 class RandomRows:
@@ -37,17 +48,19 @@ class RandomRows:
         return np.random.default_rng(first).integers(0, 4096, (count, CONTEXT_LENGTH + 1))
 
 
-def speed(linear: str, folder: Path) -> float:
+def speed(kind: str) -> float:
     """Median tokens per second of the steps that count."""
     config = TrainConfig(
-        linear=linear,
         tokenizer=str(default_model()),
         context_length=CONTEXT_LENGTH,
         batch_size=BATCH_SIZE,
         steps=STEPS,
         compile=True,
+        **KINDS[kind],
     )
-    records = train(config, folder, rows=RandomRows()).records
+    given_back = patch.object(loop, "keep_freed_memory") if kind == "given back" else nullcontext()
+    with tempfile.TemporaryDirectory() as folder, given_back:
+        records = train(config, Path(folder) / "run", rows=RandomRows()).records
     return statistics.median(record.tokens_per_s for record in records[WARM_UP:])
 
 
@@ -55,16 +68,20 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--record", action="store_true", help="add a record to records/training")
+    parser.add_argument("--kind", choices=KINDS, help="run this once and print its speed")
     args = parser.parse_args()
+    if args.kind:
+        print(speed(args.kind))
+        return
     facts = machine_facts(HERE)
     if args.record:
         record_path(facts, "training")
-    found: dict[str, list[float]] = {"bitnet": [], "full": []}
-    with tempfile.TemporaryDirectory() as folder:
-        for index in range(ROUNDS):
-            for linear, speeds in found.items():
-                speeds.append(speed(linear, Path(folder) / f"{linear}-{index}"))
-    ratios = [a / b for a, b in zip(*found.values(), strict=True)]
+    found: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    for _ in range(ROUNDS):
+        for kind, speeds in found.items():
+            said = subprocess.check_output([sys.executable, __file__, "--kind", kind], text=True)
+            speeds.append(float(said.split()[-1]))
+            print(kind, speeds[-1], flush=True)
     line: dict[str, Any] = {
         "task": "training",
         "threads": torch.get_num_threads(),
@@ -72,7 +89,10 @@ def main() -> None:
         "context_length": CONTEXT_LENGTH,
         "batch_size": BATCH_SIZE,
         "tokens_per_s": found,
-        "ternary_by_full": statistics.median(ratios),
+        "of_bitnet": {
+            kind: statistics.median(a / b for a, b in zip(speeds, found["bitnet"], strict=True))
+            for kind, speeds in found.items()
+        },
         "torch": torch.__version__,
     }
     print(line)

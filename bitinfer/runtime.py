@@ -154,7 +154,7 @@ def compiler() -> str:
 
 def default_model() -> Path:
     """The folder of the embedded model, a small ternary one that tells children's stories."""
-    return _PACKAGE / "models" / "tales-6m"
+    return _PACKAGE / "models" / "tales-14m"
 
 
 def include_dir() -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 import bitinfer
 
 PAGE = Path(__file__).resolve().parent / "samples.md"
-INTRODUCTION = """# What tales-6m says
+INTRODUCTION = """# What tales-14m says
 
 Unedited, not chosen, and written by `make docs`: its first answers to these prompts, bad ones too.
 The same on every machine: `bitinfer generate --seed 1 "Once upon a time"` prints the first story.

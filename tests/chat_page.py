@@ -32,7 +32,7 @@ class Page:
     def open(self, fragment=""):
         self.driver.get("about:blank")
         self.driver.get(f"{self.url}/{fragment}")
-        self.wait(lambda: self.one("#message").get_attribute("placeholder") == "Message tales-6m")
+        self.wait(lambda: self.one("#message").get_attribute("placeholder") == "Message tales-14m")
 
     def all(self, selector):
         return self.driver.find_elements(By.CSS_SELECTOR, selector)

@@ -13,7 +13,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.
 
 def talk(history: History, *texts: str, system: str | None = None) -> int:
     """A conversation of questions and answers in turn."""
-    number = history.new_conversation(model="tales-6m", system=system, settings={"seed": 3})
+    number = history.new_conversation(model="tales-14m", system=system, settings={"seed": 3})
     parent = None
     for n, text in enumerate(texts):
         role = "assistant" if n % 2 else "user"

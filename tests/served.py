@@ -22,7 +22,7 @@ from bitinfer.serve.guard import Access
 from bitinfer.serve.server import Server, bind
 from bitinfer.serve.service import Service
 
-NAME = "tales-6m"
+NAME = "tales-14m"
 QUESTION = [{"role": "user", "content": "What color is the sky?"}]
 CHAT = "/v1/chat/completions"
 BODY = {"model": NAME, "messages": QUESTION, "max_tokens": 4, "temperature": 0}

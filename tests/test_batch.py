@@ -133,7 +133,7 @@ def test_what_is_wrong_with_a_row_stands_in_its_line(tmp_path: Path) -> None:
         ({**chat, "stream": True}, "stream: expected false"),
         ({"prompt": "x" * MOST_LINE_BYTES}, f"at most {MOST_LINE_BYTES} bytes"),
         ({**chat, "temperature": -1}, "temperature: expected"),
-        ({**chat, "model": "gpt"}, "model: expected tales-6m"),
+        ({**chat, "model": "gpt"}, "model: expected tales-14m"),
         ({"prompt": ["x"] * 17}, "prompt: expected at most 16"),
     ]
     rows = [{"prompt": "The cat", "max_tokens": 1}, *(row for row, _ in cases)]

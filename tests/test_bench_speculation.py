@@ -1,7 +1,15 @@
 """benchmarks/speculation.py: replies are replayed as they are, and the figures add up."""
 
 import pytest
-from speculation import Task, measure_costs, measure_right, measure_speed, table, text_tasks
+from speculation import (
+    Task,
+    drafting_model,
+    measure_costs,
+    measure_right,
+    measure_speed,
+    table,
+    text_tasks,
+)
 
 from bitinfer.model import Model
 
@@ -10,7 +18,7 @@ STORY = "Tom had a red ball. He ran to the park. A ball is round. The ball fell 
 
 @pytest.fixture(scope="module")
 def model():
-    with Model.load("tales-6m", num_threads=1, context_length=200) as loaded:
+    with Model.load("tales-14m", num_threads=1, context_length=200) as loaded:
         yield loaded
 
 
@@ -30,7 +38,19 @@ def test_what_is_right_is_counted(model):
         assert record["accepted"] > 20 * record["draft"] / (record["draft"] + 1) - 8
         runs = record["tokens"] - record["accepted"]
         assert record["tokens_per_run"] == record["tokens"] / runs
-    assert "| abc | copy | 4 |" in table(found)
+    assert "| n-grams | abc | copy | 4 |" in table(found)
+
+
+def test_a_model_that_drafts_for_itself_is_always_right(model):
+    done = model.generate([1, 400], max_tokens=19, temperature=0)
+    task = Task("own", [1, 400], list(done.token_ids))
+    drafter = drafting_model(model)
+    for record in measure_right(model, "abc", [task], drafter):
+        assert record["drafts"] == "tales-14m"
+        assert record["accepted"] > 19 // 2
+        assert record["drafted"] - record["accepted"] <= 1  # the last may go on after the end
+    (speed,) = measure_speed(model.engine, "abc", [task], 2, drafter)
+    assert (speed["drafts"], speed["text"]) == ("tales-14m", "abc")
 
 
 def test_speed_and_costs_are_of_the_same_rounds(model):

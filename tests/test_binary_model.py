@@ -53,7 +53,7 @@ def test_ternary_weights_are_refused_with_their_place(ternary, tmp_path):
 
 def test_what_was_tuned_for_a_binary_model_is_not_taken_for_a_ternary_one(ternary, monkeypatch):
     facts = {"name": "", "parameters": 1, "isa": "", "cores": 1, "gemv": "dot", "weights": "copy"}
-    facts |= {"threads": 1, "quiet_threads": 1, "tokens_per_s": 1.0, "date": ""}
+    facts |= {"threads": 1, "quiet_threads": 1, "tokens_per_s": 1.0, "ffn": "dense", "date": ""}
     tuned = tuning.Tuned(model="", packing="b1", **facts)
     monkeypatch.setattr(tuning, "find", lambda spec, key: tuned)
     assert Engine.load(ternary).packing == _core.auto_packing()

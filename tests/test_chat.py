@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pseudo terminal
 
 CHAT = "from bitinfer.cli import main; main(['chat', *{!r}], prog_name='bitinfer')"
 LONG = ("--max-tokens", "900", "--logit-bias", "2=-inf")  # never the end token, so 900 of them
+SLOW = {"BITINFER_ISA": "scalar"}  # a second for these, so that a key is pressed before the end
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def saved(tmp_path):
 
 def test_session_in_a_terminal(terminal, saved, tmp_path) -> None:
     one = terminal("--temperature", "0")
-    assert "tales-6m" in one.wait_for_prompt(1)
+    assert "tales-14m" in one.wait_for_prompt(1)
     one.type("What color is the sky?\r")
     assert "\nThe sky is blue.\n\n>>>" in one.wait_for_prompt(2)
     one.type("/halp\r")
@@ -76,7 +77,7 @@ def begin_story(program) -> None:
 
 
 def test_ctrl_c_stops_the_reply_clears_the_line_and_leaves(terminal, saved) -> None:
-    one = terminal(*LONG)
+    one = terminal(*LONG, **SLOW)
     begin_story(one)
     one.type("\x03")
     assert "\n[stopped]\n" in one.wait_for_prompt(2)
@@ -100,7 +101,7 @@ def test_ctrl_d_leaves(terminal) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_end_from_outside_keeps_what_was_said(number, terminal, saved) -> None:
-    one = terminal(*LONG)
+    one = terminal(*LONG, **SLOW)
     begin_story(one)
     os.kill(one.process.pid, number)
     assert one.exit_code() == 128 + number
@@ -111,7 +112,7 @@ def test_end_from_outside_keeps_what_was_said(number, terminal, saved) -> None:
 
 
 def test_closed_window_keeps_what_was_said(terminal, saved) -> None:
-    one = terminal(*LONG)
+    one = terminal(*LONG, **SLOW)
     begin_story(one)
     assert one.hang_up() in (1, 128 + signal.SIGHUP)  # by which it hears of it first
     assert [role for role, _ in saved()] == ["user", "assistant"]
@@ -127,7 +128,7 @@ def test_end_from_outside_at_the_prompt_is_silent(terminal) -> None:
 
 
 def test_what_is_typed_during_a_reply_waits_for_the_prompt(terminal) -> None:
-    one = terminal(*LONG)
+    one = terminal(*LONG, **SLOW)
     begin_story(one)
     one.type("Hi there")
     text = one.wait_for(r">>> Hi there\Z")

@@ -21,14 +21,14 @@ def history(tmp_path):
 
 @pytest.fixture(scope="module")
 def real_model():
-    with Model.load("tales-6m", num_threads=1, context_length=128) as loaded:
+    with Model.load("tales-14m", num_threads=1, context_length=128) as loaded:
         yield loaded
 
 
 def begin(model, history=None, notes=None, **options) -> Session:
     settings = ChatSettings(model, options)
     warn = [].append if notes is None else notes.append
-    recorder = Recorder(history, "tales-6m", lambda: settings.sampling, warn)
+    recorder = Recorder(history, "tales-14m", lambda: settings.sampling, warn)
     return Session(model, settings, recorder, warn=warn)
 
 

@@ -92,7 +92,7 @@ def test_version_and_help_import_no_engine() -> None:
 
 def test_generate_prints_the_text_and_nothing_else() -> None:
     done = run("generate", "--max-tokens", 12, "--temperature", 0, "Once upon a time")
-    with Model.load("tales-6m") as model:
+    with Model.load("tales-14m") as model:
         expected = model.generate("Once upon a time", max_tokens=12, temperature=0).text
     assert (done.stdout, done.stderr) == (expected + "\n", "")
 
@@ -109,7 +109,7 @@ def test_stop_option_ends_before_the_text() -> None:
 
 def test_info_json_tells_model_and_machine() -> None:
     facts = json.loads(run("info", "--json").stdout)
-    assert facts["model"]["parameters"] == 5_776_640
+    assert facts["model"]["parameters"] == 14_173_568
     assert facts["machine"]["available_isas"] == bitinfer.available_isas()
     assert facts["machine"]["active_isa"] == bitinfer.active_isa()
     assert facts["machine"]["threads"] == 1
@@ -146,12 +146,12 @@ def test_a_model_made_ternary_comes_with_a_warning(tmp_path) -> None:
 
 def test_export_says_what_it_wrote_and_for_whom(tmp_path) -> None:
     target = tmp_path / "tales.gguf"
-    done = run_inside("export", "tales-6m", target, "--gguf", "i2_s")
+    done = run_inside("export", "tales-14m", target, "--gguf", "i2_s")
     assert (done.returncode, done.stderr) == (0, "")
     assert str(target) in done.stdout
     assert "architecture bitnet-b1.58, read by bitnet.cpp" in done.stdout
     assert_one_line_error(
-        run_inside("export", "tales-6m", target, "--gguf", "i2_s"), str(target), "--force"
+        run_inside("export", "tales-14m", target, "--gguf", "i2_s"), str(target), "--force"
     )
 
 
@@ -159,7 +159,7 @@ def test_export_says_what_it_wrote_and_for_whom(tmp_path) -> None:
     ("arguments", "part"),
     [
         (("nope",), "nope"),
-        (("export", "tales-6m", "x.gguf"), "--gguf"),
+        (("export", "tales-14m", "x.gguf"), "--gguf"),
         (("chat", "--nope"), "--nope"),
         (("generate", "--top-p", 3, "x"), "--top-p"),
         (("generate", "--max-tokens", 0, "x"), "--max-tokens"),
@@ -174,7 +174,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(arguments, part) -> None:
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (("generate", "--model", "no-such", "x"), ("no-such", "tales-6m")),
+        (("generate", "--model", "no-such", "x"), ("no-such", "tales-14m")),
         (("info", "no-such"), ("no-such",)),
         (("convert", "no-such", "out"), ("no-such",)),
         (("generate", "--context-length", 4, "one two three four"), ("prompt", "at most 3")),

@@ -41,7 +41,7 @@ def test_perplexity_is_printed_as_a_table(files: Path) -> None:
     with Model.load(bitinfer.default_model()) as model:
         found = perplexity(model, TEXT, window=8, stride=2)
     lines = done.stdout.splitlines()
-    assert lines[0].startswith(f"tales-6m: text.txt, {found.tokens} tokens, 54 bytes, ")
+    assert lines[0].startswith(f"tales-14m: text.txt, {found.tokens} tokens, 54 bytes, ")
     assert lines[1] == "1 text, window 8, stride 2"
     assert lines[3].split() == [
         *("per", "token", f"{found.nats_per_token:.4f}", f"{found.perplexity:.4g}")
@@ -55,7 +55,7 @@ def test_perplexity_as_json_has_the_facts_of_the_run(files: Path) -> None:
     facts = json.loads(done.stdout)
     assert (facts["task"], facts["texts"], facts["documents"]) == ("perplexity", 2, True)
     assert facts["bytes"] == 2 * len(TEXT)
-    assert facts["model"]["name"] == "tales-6m"
+    assert facts["model"]["name"] == "tales-14m"
     assert (facts["model"]["threads"], facts["model"]["head"]) == (1, "int8")
     assert {"commit", "cpu", "date", "seconds", "sha256", "window", "stride"} <= facts.keys()
     assert 1 < facts["perplexity"] < 1000
@@ -64,7 +64,7 @@ def test_perplexity_as_json_has_the_facts_of_the_run(files: Path) -> None:
 def test_choices_are_counted(files: Path) -> None:
     done = run_inside("eval", "choice", files / "questions.jsonl")
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("tales-6m: questions.jsonl, 2 questions, ")
+    assert lines[0].startswith("tales-14m: questions.jsonl, 2 questions, ")
     assert lines[2].split()[-3:-1] == ["1", "0.5000"]
     assert lines[4].split() == ["by", "chance", "0.5000"]
     facts = json.loads(run_inside("eval", "choice", files / "questions.jsonl", "--json").stdout)

@@ -24,7 +24,7 @@ SCHEMA = '{"type": "object", "properties": {"n": {"type": "boolean"}}, "required
 
 @pytest.fixture(scope="module")
 def model():
-    with Model.load("tales-6m", num_threads=1) as loaded:
+    with Model.load("tales-14m", num_threads=1) as loaded:
         yield loaded
 
 
@@ -112,7 +112,7 @@ def test_json_holds_all_that_led_to_the_text(model) -> None:
     assert (facts["text"], facts["finish_reason"]) == (expected.text, "length")
     assert facts["usage"]["completion_tokens"] == 6
     assert facts["usage"]["prompt_tokens"] == expected.usage.prompt_tokens
-    assert facts["model"]["name"] == "tales-6m"
+    assert facts["model"]["name"] == "tales-14m"
     assert facts["settings"]["max_tokens"] == 6
     assert [t["token_id"] for t in facts["logprobs"]] == list(expected.token_ids)
     assert "".join(t["text"] for t in facts["logprobs"]) == expected.text

@@ -20,7 +20,7 @@ def file(tmp_path, monkeypatch):
     path = tmp_path / "history.db"
     with History.open(path) as history:
         for question, answer in (("How do I bake bread?", "With\ttime."), ("你好\x1b[2J", "Hi")):
-            number = history.new_conversation(model="/models/tales-6m", system="Be brief.")
+            number = history.new_conversation(model="/models/tales", system="Be brief.")
             asked = history.add_message(number, "user", question)
             history.finish(history.add_message(number, "assistant", answer, asked), "stop")
     monkeypatch.setenv("BITINFER_HISTORY_FILE", str(path))
@@ -41,7 +41,7 @@ def test_list_in_a_pipe_has_tabs(file) -> None:
     assert [line.split("\t")[0] for line in lines] == ["2", "1"]
     number, changed, title, messages, model = lines[1].split("\t")
     assert (number, title, messages) == ("1", "How do I bake bread?", "2")
-    assert (model, changed[:2], changed[-1]) == ("/models/tales-6m", "20", "Z")
+    assert (model, changed[:2], changed[-1]) == ("/models/tales", "20", "Z")
 
 
 def test_list_as_json(file) -> None:
@@ -56,7 +56,7 @@ def test_list_on_a_terminal_is_as_wide_as_it(file, columns) -> None:
     assert "\x1b" not in "".join(lines)
     assert any("1  How do I" in line or "How do I bake bread?" in line for line in lines)
     assert ("number" in lines[0]) == (columns > 20)
-    assert ("tales-6m" in lines[-1]) == (columns >= 80)
+    assert ("/models/tales" in lines[-1]) == (columns >= 80)
 
 
 def test_search_finds_and_tells_the_number(file) -> None:

@@ -46,9 +46,9 @@ def test_without_the_extra_it_says_what_to_install() -> None:
 def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """The command as a process, and its port."""
     command = [sys.executable, "-m", "bitinfer", "serve", "--port", "0", *arguments]
-    with subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT | {"BITINFER_API_KEY": "k"}
-    ) as process:
+    # Slow kernels, so that an answer is under way when a signal comes.
+    environment = ENVIRONMENT | {"BITINFER_API_KEY": "k", "BITINFER_ISA": "scalar"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         try:
             assert process.stderr is not None
             told = process.stderr.readline()

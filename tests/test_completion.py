@@ -64,7 +64,7 @@ def test_fish_completes_commands_options_choices_and_folders(environment) -> Non
         text=True,
     )
     found = [line.split("\t")[0] for line in done.stdout.splitlines()]
-    assert found == ["generate", "--kv-cache", "int8", "zebra-model/", "tales-6m"]
+    assert found == ["generate", "--kv-cache", "int8", "zebra-model/", "tales-14m"]
 
 
 def test_an_unknown_shell_is_wrong_usage() -> None:

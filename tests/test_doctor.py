@@ -43,7 +43,7 @@ def test_the_whole_examination_of_the_embedded_model():
     assert [rate["threads"] for rate in facts["bandwidth"]] in ([1], [1, runtime.num_threads()])
     assert all(rate["gb_per_s"] > 0 for rate in facts["bandwidth"])
     assert facts["model"]["ok"]
-    assert facts["model"]["name"] == "tales-6m"
+    assert facts["model"]["name"] == "tales-14m"
     assert facts["model"]["tokens_per_s"] > 0
     assert facts["versions"]["bitinfer"] == runtime.version()
 

@@ -71,8 +71,8 @@ def test_control_tokens_in_a_text_are_plain_text(model: Model) -> None:
 
 
 def test_a_decoder_that_was_not_trained_for_it_is_warned_of(model: Model) -> None:
-    with Model.load("tales-6m") as tales, pytest.warns(UserWarning, match="tales-6m was not"):
-        assert tales.embed(["Once upon a time"]).shape == (1, 256)
+    with Model.load("tales-14m") as tales, pytest.warns(UserWarning, match="tales-14m was not"):
+        assert tales.embed(["Once upon a time"]).shape == (1, 384)
     with pytest.warns(UserWarning, match="was not trained for such embeddings"):
         model.embed(TEXTS, pooling="mean")
     with warnings.catch_warnings():

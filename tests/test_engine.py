@@ -269,4 +269,4 @@ def test_the_embedded_model_predicts(recwarn):
     assert logits.std() > 0.5
     header = json.loads((engine.folder / "config.json").read_text())
     assert header["hidden_size"] == spec["hidden_size"]
-    assert (engine.folder / PACKED_NAME).stat().st_size < 5_000_000
+    assert (engine.folder / PACKED_NAME).stat().st_size < 8_000_000

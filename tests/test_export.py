@@ -240,7 +240,7 @@ def test_matrices_of_other_widths_are_f16(tmp_path):
 
 
 def test_the_tokenizer_of_the_file_gives_the_same_ids(tmp_path):
-    done = export_gguf("tales-6m", tmp_path / "x.gguf", kind="tq2_0")
+    done = export_gguf("tales-14m", tmp_path / "x.gguf", kind="tq2_0")
     metadata = GgufFile(done.path).metadata
     rebuilt = tokenizer_from_gguf(metadata, "x.gguf")
     ours = Tokenizer.load(default_model(), vocab_size=4096, bos_token_id=1, eos_token_ids=[2])
@@ -307,21 +307,21 @@ def test_a_file_is_replaced_only_by_force(tmp_path):
     target = tmp_path / "x.gguf"
     target.write_text("mine")
     with pytest.raises(ExportError, match=r"x\.gguf: is there already: .*--force"):
-        export_gguf("tales-6m", target, kind="i2_s")
+        export_gguf("tales-14m", target, kind="i2_s")
     assert target.read_text() == "mine"
-    export_gguf("tales-6m", target, kind="i2_s", force=True)
-    assert GgufFile(target).metadata["general.name"] == "tales-6m"
+    export_gguf("tales-14m", target, kind="i2_s", force=True)
+    assert GgufFile(target).metadata["general.name"] == "tales-14m"
     with pytest.raises(ExportError, match="expected the name of a file, got a folder"):
-        export_gguf("tales-6m", tmp_path, kind="i2_s", force=True)
+        export_gguf("tales-14m", tmp_path, kind="i2_s", force=True)
     with pytest.raises(ExportError, match="gone: expected a folder to write to"):
-        export_gguf("tales-6m", tmp_path / "gone" / "x.gguf", kind="i2_s")
+        export_gguf("tales-14m", tmp_path / "gone" / "x.gguf", kind="i2_s")
     with pytest.raises(ValueError, match="kind: expected tq1_0, tq2_0, i2_s, got 'q4_0'"):
-        export_gguf("tales-6m", tmp_path / "y.gguf", kind="q4_0")
+        export_gguf("tales-14m", tmp_path / "y.gguf", kind="q4_0")
 
 
 @pytest.mark.parametrize("kind", ["tq1_0", "i2_s"])
 def test_an_exported_model_runs_with_the_same_bits_and_exports_to_the_same_bytes(tmp_path, kind):
-    first = export_gguf("tales-6m", tmp_path / "tales-6m.gguf", kind=kind).path
+    first = export_gguf("tales-14m", tmp_path / "tales-14m.gguf", kind=kind).path
     ids = [1, 400, 500, 600, 700]
     original = Engine.load(default_model(), head="source").logits(ids)
     assert np.array_equal(Engine.load(first, head="source").logits(ids), original)
@@ -341,7 +341,7 @@ def test_an_exported_model_runs_with_the_same_bits_and_exports_to_the_same_bytes
 def test_progress_counts_every_byte_of_the_tensors(tmp_path):
     calls = []
     export_gguf(
-        "tales-6m", tmp_path / "x.gguf", kind="i2_s", progress=lambda *done: calls.append(done)
+        "tales-14m", tmp_path / "x.gguf", kind="i2_s", progress=lambda *done: calls.append(done)
     )
     assert [done for done, _ in calls] == sorted(done for done, _ in calls)
     assert (

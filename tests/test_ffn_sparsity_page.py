@@ -8,7 +8,7 @@ from bitinfer.runtime import default_model
 
 def test_page_tells_median_speeds_and_their_ratio():
     facts = {"isa": "amx", **MACHINE}
-    real = {"kind": "densities", "model": "tales-6m", "tokens": 9, "gate": [0.3], "down": [0.2]}
+    real = {"kind": "densities", "model": "tales-14m", "tokens": 9, "gate": [0.3], "down": [0.2]}
     speed = {
         "kind": "speed",
         "gate": 0.5,
@@ -29,5 +29,5 @@ def test_page_tells_median_speeds_and_their_ratio():
 def test_embedded_model_has_idle_neurons():
     line = densities(default_model(), 50)
     assert line["tokens"] >= 50
-    assert len(line["gate"]) == len(line["down"]) == 6
+    assert len(line["gate"]) == len(line["down"]) == 8
     assert all(0 < down < gate < 1 for gate, down in zip(line["gate"], line["down"], strict=True))

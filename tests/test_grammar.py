@@ -32,7 +32,7 @@ PERSON = {
 
 @pytest.fixture(scope="module")
 def model():
-    with Model.load("tales-6m", num_threads=1) as loaded:
+    with Model.load("tales-14m", num_threads=1) as loaded:
         yield loaded
 
 

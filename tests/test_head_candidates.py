@@ -34,4 +34,6 @@ def test_few_rows_are_in_doubt_where_one_token_is_wanted(runs):
     for run in runs:
         if run["top_k"] == 1:
             assert run["candidates_median"] < run["rows"] / 100
-            assert run["bytes_of_int8"] < 0.8
+            # Of 384 columns 6+2 has 256 in six bits and the rest as they are, with two floats:
+            # (192 + 128 + 8) / (384 + 4) = 0.845.
+            assert run["bytes_of_int8"] < {"6+2": 0.86, "5+3": 0.7}[run["head"]]

@@ -33,7 +33,7 @@ def test_a_conversation_comes_back_as_it_was(path) -> None:
         number = talk(history, "What is 2 + 2?\nTell me.", "Four \0 \U0001f600", system="Be brief")
     with History.open(path) as history:
         found = history.conversation(number)
-        assert (found.model, found.system, found.settings) == ("tales-6m", "Be brief", {"seed": 3})
+        assert (found.model, found.system, found.settings) == ("tales-14m", "Be brief", {"seed": 3})
         assert (found.title, found.num_messages) == ("What is 2 + 2? Tell me.", 2)
         assert said(history, number) == ["What is 2 + 2?\nTell me.", "Four \0 \U0001f600"]
         assert [m.role for m in history.messages(number)] == ["user", "assistant"]
@@ -254,7 +254,7 @@ def test_export_as_json_has_every_branch(history) -> None:
     number = talk(history, "Hi", "Hallö")
     history.add_message(number, "user", "Other")
     facts = json.loads(history.export(number, "json"))
-    assert (facts["id"], facts["model"], facts["settings"]) == (number, "tales-6m", {"seed": 3})
+    assert (facts["id"], facts["model"], facts["settings"]) == (number, "tales-14m", {"seed": 3})
     assert [m["content"] for m in facts["messages"]] == ["Hi", "Hallö", "Other"]
     assert facts["leaf_id"] == facts["messages"][-1]["id"]
     assert facts["messages"][1]["parent_id"] == facts["messages"][0]["id"]
@@ -274,6 +274,6 @@ def test_export_as_markdown_reads_well(history) -> None:
     number = talk(history, "Hi", "Hello\n", system="Be brief")
     day = history.conversation(number).created[:10]
     assert history.export(number, "markdown") == (
-        f"# Hi\n\ntales-6m, {day}\n\n## System\n\nBe brief\n\n## User\n\nHi\n\n"
+        f"# Hi\n\ntales-14m, {day}\n\n## System\n\nBe brief\n\n## User\n\nHi\n\n"
         "## Assistant\n\nHello\n"
     )

@@ -16,15 +16,15 @@ from bitinfer.model import Model
 
 # What the embedded model says with every sampling rule on and seed 2024, wherever it runs.
 GOLDEN = (
-    ", there was a beautiful yellow fly. It lived in a big tree by one big,"
-    " but everyone knew how to play"
+    ", there was a young boy named Timmy. Timmy was so sad to hear something.\n"
+    "One day while feeling his mom"
 )
 SKY = [{"role": "user", "content": "What color is the sky?"}]
 
 
 @pytest.fixture(scope="module")
 def model():
-    with Model.load("tales-6m", num_threads=1) as loaded:
+    with Model.load("tales-14m", num_threads=1) as loaded:
         yield loaded
 
 
@@ -137,7 +137,7 @@ def test_seeded_text_is_the_same_on_every_machine(isa) -> None:
     options = {"temperature": 1.3, "top_k": 60, "typical_p": 0.95, "top_p": 0.95, "min_p": 0.01}
     options |= {"repetition_penalty": 1.1, "frequency_penalty": 0.2, "dry_multiplier": 0.8}
     options |= {"xtc_probability": 0.3, "seed": 2024, "max_tokens": 24}
-    with Model.load("tales-6m", num_threads=1) as loaded:
+    with Model.load("tales-14m", num_threads=1) as loaded:
         text = loaded.generate("Once upon a time", **options).text
     assert text == GOLDEN
 
@@ -276,13 +276,13 @@ def test_defaults_come_from_generation_config(folder) -> None:
 
 def test_repr_names_family_size_packing_and_isa(model) -> None:
     text = repr(model)
-    parts = ("tales-6m", "bitnet", "5,776,640", model.engine.packing, bitinfer.active_isa())
+    parts = ("tales-14m", "bitnet", "14,173,568", model.engine.packing, bitinfer.active_isa())
     assert all(part in text for part in parts)
 
 
 def test_unknown_name_is_refused_with_the_choices() -> None:
     with pytest.raises(
-        CheckpointError, match="'no-such': expected a model folder, a GGUF file, 'tales-6m'"
+        CheckpointError, match="'no-such': expected a model folder, a GGUF file, 'tales-14m'"
     ):
         Model.load("no-such")
 

@@ -36,13 +36,13 @@ def always(monkeypatch):
 
 @pytest.fixture(scope="module")
 def model():
-    with Model.load("tales-6m", num_threads=1) as loaded:
+    with Model.load("tales-14m", num_threads=1) as loaded:
         yield loaded
 
 
 @pytest.fixture(scope="module")
 def with_draft():
-    with Model.load("tales-6m", num_threads=1, draft_model="tales-6m") as loaded:
+    with Model.load("tales-14m", num_threads=1, draft_model="tales-14m") as loaded:
         yield loaded
 
 
@@ -124,10 +124,10 @@ def test_draft_model_of_another_vocabulary_is_refused_by_both_names(folder) -> N
     vocab[one], vocab[other] = vocab[other], vocab[one]
     path.write_text(json.dumps(content))
     with pytest.raises(TokenizerError) as caught:
-        Model.load("tales-6m", draft_model=folder)
+        Model.load("tales-14m", draft_model=folder)
     text = str(caught.value)
     assert text.startswith(
-        "draft model model: expected the vocabulary of tales-6m (4096 tokens, 300"
+        "draft model model: expected the vocabulary of tales-14m (4096 tokens, 300"
     )
     assert all(part in text for part in (repr(one), repr(other), "take a draft model"))
     assert "\n" not in text
@@ -135,12 +135,12 @@ def test_draft_model_of_another_vocabulary_is_refused_by_both_names(folder) -> N
 
 def test_draft_model_that_is_not_there_is_refused() -> None:
     with pytest.raises(CheckpointError, match="model 'nowhere': expected a model folder"):
-        Model.load("tales-6m", draft_model="nowhere")
+        Model.load("tales-14m", draft_model="nowhere")
 
 
 def test_unknown_way_of_drafting_is_refused_before_anything_is_loaded() -> None:
     with pytest.raises(ValueError, match="speculate: expected auto, off, ngram, got 'on'"):
-        Model.load("tales-6m", speculate="on")
+        Model.load("tales-14m", speculate="on")
 
 
 def test_closing_a_model_closes_its_draft_model(folder) -> None:

@@ -190,12 +190,12 @@ def test_control_tokens_in_tools_are_text(tools):
 
 def test_thinking_is_apart(tools):
     extra = {"chat_template_kwargs": {"enable_thinking": True}}
-    whole = tools(temperature=0, max_tokens=5, extra_body=extra)
+    whole = tools(temperature=0, max_tokens=3, extra_body=extra)
     message = whole.choices[0].message
     assert message.content == ""
     assert message.reasoning_content
-    assert whole.usage.completion_tokens_details.reasoning_tokens == 5
-    pieces = tools(temperature=0, max_tokens=5, extra_body=extra, stream=True)
+    assert whole.usage.completion_tokens_details.reasoning_tokens == 3
+    pieces = tools(temperature=0, max_tokens=3, extra_body=extra, stream=True)
     deltas = [chunk.choices[0].delta for chunk in pieces]
     thought = "".join(getattr(delta, "reasoning_content", None) or "" for delta in deltas)
     assert thought == message.reasoning_content

@@ -240,11 +240,13 @@ def _sparse(folder: Path, engine: Engine, head: str, doubts: list[str]) -> dict[
     if not has_room(needed):
         doubts.append("the sparse FFN was not tried: too little memory is left")
         return {}
-    form = {"packing": engine.packing, "weights": engine.weights, "head": head}
     try:
-        return {"sparse": Engine.load(folder, **form, ffn="sparse")}
+        sparse = Engine.load(
+            folder, packing=engine.packing, weights=engine.weights, head=head, ffn="sparse"
+        )
     except ValueError:  # with scales in groups, or norms of projections
         return {}
+    return {"sparse": sparse}
 
 
 def _kernel_candidates(engines: Engines, default: Candidate) -> list[Candidate]:

@@ -38,7 +38,7 @@ Examples:
   bitinfer eval perplexity stories.txt
   bitinfer eval choice questions.jsonl -m 2b4t --chat
   bitinfer eval classify reviews.jsonl --template "{text} It was"
-  bitinfer eval harness --tasks arc_easy --model_args pretrained=tales-6m""",
+  bitinfer eval harness --tasks arc_easy --model_args pretrained=tales-14m""",
 )
 @click.pass_context
 def eval(ctx: click.Context) -> None:  # noqa: A001 (the command's name)

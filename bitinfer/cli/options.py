@@ -110,7 +110,7 @@ _LOADING = (
         "-m",
         "--model",
         type=ModelFolder(),
-        help="Model folder, or a name on the hub (docs/hub.md) [default: the embedded tales-6m]",
+        help="Model folder, or a name on the hub (docs/hub.md) [default: the embedded tales-14m]",
         section=_MODEL,
     ),
     *_LAYOUT,

@@ -39,7 +39,7 @@ class BitinferLM(TemplateLM):  # type: ignore[misc]  # of no type where the harn
 
     def __init__(
         self,
-        pretrained: str = "tales-6m",
+        pretrained: str = "tales-14m",
         *,
         batch_size: Any = None,
         max_batch_size: Any = None,

@@ -20,7 +20,7 @@ from bitinfer.train.quantizers import ABSMEAN_THRESHOLD
 from bitinfer.train.saving import CONFIG, WEIGHTS, load, save
 from bitinfer.train.ternarizing import ternarize
 
-# The embedded model's shape. `shape` goes over it.
+# 5.8 M parameters with a vocabulary of 4,096. `shape` goes over it.
 DEFAULT_SHAPE: dict[str, Any] = {
     "model_type": "bitnet",
     "hidden_size": 256,

@@ -80,5 +80,5 @@ def test_structured_output_is_an_object_of_its_class(make, method):
 
 
 def test_an_error_of_the_server_is_the_client_s(make):
-    with pytest.raises(openai.NotFoundError, match="model: expected tales-6m"):
+    with pytest.raises(openai.NotFoundError, match="model: expected tales-14m"):
         make(model="gpt-4o").invoke(ASKED)

@@ -142,7 +142,7 @@ def test_a_server_survives_a_replica(replicas: str, expected: list[str]) -> None
 
     def ask(number: int) -> str:
         reply = client.chat.completions.create(
-            model="tales-6m",
+            model="tales-14m",
             messages=question(number),  # type: ignore[arg-type]
             max_tokens=TOKENS,
             seed=number + 1,

@@ -1,131 +1,36 @@
-"""The recipe of the embedded model: a teacher with its vocabulary, and what a student learns."""
+"""The recipe of the embedded model: its settings, the texts that are made by rule, its floats."""
 
 import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import about_itself
-import numpy as np
-import pytest
 import story_chats
-import student
-import taught
-import teacher_start
 import torch
 from round_floats import round_floats
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from bitinfer.runtime import default_model
-
-TEXT = "".join(
-    f"<s>Once upon a time, there was a cat number {i}. It slept.</s>\n" for i in range(600)
-)
+from bitinfer.train import TrainConfig
+from bitinfer.train.config import read_toml
 
 
-@pytest.fixture(scope="module")
-def vocabulary():
-    return Tokenizer.from_file(str(default_model() / "tokenizer.json"))
-
-
-@pytest.fixture
-def asked(tmp_path, vocabulary):
-    """A small teacher that went through the first rows of a text, and the text."""
-    text = tmp_path / "tinystories.txt"
-    text.write_text(TEXT)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=vocabulary.get_vocab_size(),
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-    )
-    teacher = LlamaForCausalLM(config).eval()
-    known = taught.Taught(text, default_model(), tmp_path)
-    known.ask(teacher)
-    return teacher, text
-
-
-def test_a_row_of_the_new_embedding_is_the_mean_of_those_that_write_the_token(vocabulary):
-    theirs = Tokenizer.from_str(vocabulary.to_str())
-    rows = teacher_start.rows_of(vocabulary, theirs)
-    ids = vocabulary.get_vocab()
-    assert rows[ids["Ġcat"]] == [ids["Ġcat"]]
-    assert teacher_start.pieces("Ġcatcat", {"Ġ": 0, "Ġca": 1, "t": 2, "ca": 3}) == [
-        "Ġca",
-        "t",
-        "ca",
-        "t",
-    ]
-    config = LlamaConfig(
-        vocab_size=8,
-        hidden_size=4,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        intermediate_size=4,
-        tie_word_embeddings=True,
-    )
-    model = LlamaForCausalLM(config)
-    old = model.get_input_embeddings().weight.detach().numpy().copy()
-    teacher_start.with_vocabulary(model, [[1], [2, 3], [7, 7, 1]])
-    expected = np.stack([old[1], (old[2] + old[3]) / 2, (2 * old[7] + old[1]) / 3])
-    np.testing.assert_allclose(model.get_output_embeddings().weight.detach(), expected, rtol=1e-6)
-    assert model.config.vocab_size == 3
-
-
-def test_what_is_kept_is_what_the_teacher_says(asked, tmp_path):
-    teacher, text = asked
-    known = taught.Taught(text, default_model(), tmp_path)
-    assert known.count == known.total >= 8
-    row = known.rows.rows(5, 1)[0]
-    with torch.no_grad():
-        logs = teacher(torch.from_numpy(row[None, :-1])).logits[0].log_softmax(-1)
-    present, ids, kept = known.likeliest(np.array([5]))
-    assert present.tolist() == [1]
-    best, _ = logs.topk(taught.LIKELIEST)
-    # float16 keeps a logarithm of 8 to 16 within 2^-8.
-    np.testing.assert_allclose(kept[0], best, atol=2**-8)
-    np.testing.assert_allclose(logs.gather(1, ids[0]), best, atol=1e-5)
-
-
-def test_a_teacher_that_was_killed_goes_on(asked, tmp_path):
-    teacher, text = asked
-    whole = (tmp_path / "tinystories.taught").read_bytes()
-    (tmp_path / "tinystories.taught").write_bytes(whole[: len(whole) // 2 + 1001])
-    again = taught.Taught(text, default_model(), tmp_path)
-    assert 0 < again.count < again.total
-    again.ask(teacher)
-    assert (tmp_path / "tinystories.taught").read_bytes() == whole
-
-
-def test_the_loss_is_the_cross_entropy_with_what_is_left_as_one_more_token():
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=(3, 9))
-    ours = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    theirs = rng.dirichlet(np.ones(9), size=3)
-    ids = np.argsort(-theirs, axis=1)[:, :4]
-    kept = np.take_along_axis(theirs, ids, 1)
-    mine = np.exp(np.take_along_axis(ours, ids, 1))
-    expected = -(kept * np.log(mine)).sum(1) - (1 - kept.sum(1)) * np.log(1 - mine.sum(1))
-    found = taught.taught_loss(*map(torch.from_numpy, (ours, ids, np.log(kept))))
-    np.testing.assert_allclose(found, expected, rtol=1e-9)
-
-
-def test_a_step_holds_each_story_once_in_a_pass_and_knows_its_number(asked, tmp_path):
-    _, text = asked
-    known = taught.Taught(text, default_model(), tmp_path)
-    rows = student.MixedRows(known, known.rows, 16)
-    steps = -(-known.total // student.STORY_ROWS)
-    seen = np.concatenate([rows.rows(16 * step, 16) for step in range(steps)])
-    numbers = seen[:, 0].reshape(-1, 16)
-    assert (numbers[:, student.STORY_ROWS :] == student.UNNUMBERED).all()
-    stories = numbers[:, : student.STORY_ROWS].ravel()[: known.total]
-    assert sorted(stories) == list(range(known.total))
-    for row in seen[:4]:
-        assert (row[1:] == known.rows.rows(int(row[0]), 1)[0]).all()
+def test_the_recipe_is_of_the_embedded_model():
+    recipe = Path(about_itself.__file__).parent / "tales.toml"
+    config = TrainConfig(**read_toml(recipe))
+    finish = TrainConfig(**read_toml(recipe.with_name("finish.toml")))
+    assert (config.form, Path(finish.start)) == ("master", recipe.parent / "run" / "model")
+    embedded = json.loads((default_model() / "config.json").read_text())
+    assert {name: embedded[name] for name in config.shape} == dict(config.shape)
+    tokenizers = [Path(folder) / "tokenizer.json" for folder in (config.tokenizer, default_model())]
+    assert tokenizers[0].read_bytes() == tokenizers[1].read_bytes()
+    texts = {Path(text.split(":")[0]) for text in (*config.data, *config.validation)}
+    assert {Path(text.split(":")[0]) for text in finish.data} < texts
+    kept = {recipe.parent / "data" / path.name for path in recipe.parent.glob("data/*.xz")}
+    made = texts - {path.with_suffix("") for path in kept}
+    assert {path.name for path in made} == {"about_itself.txt", "story_chats.txt"}
 
 
 def test_rounding_halves_the_floats_and_nothing_else(tmp_path):
