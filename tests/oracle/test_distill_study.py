@@ -28,7 +28,7 @@ def data(tmp_path, monkeypatch):
         "TASK": {"per_label": 40, "words": 8},
         "BASE": {**QUICK, "shape": shape},
         "WARM": QUICK,
-        "TUNE": {"steps": 20, "context_length": 64, "learning_rate": 2e-2, "warmup_steps": 0},
+        "TUNE": {"steps": 60, "context_length": 64, "learning_rate": 2e-2, "warmup_steps": 0},
     }.items():
         for key, value in changes.items():
             monkeypatch.setitem(getattr(distill_rows, name), key, value)
