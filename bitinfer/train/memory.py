@@ -12,7 +12,7 @@ def keep_freed_memory() -> None:
     """Have the C library keep the memory that is freed, for what is allocated next: mallopt(3).
 
     A step of training frees as much as it takes. By default glibc gives large tensors back to the
-    system, which then fills each of their pages with zeros again, for half of the time of a step.
+    system, which then fills each of their pages with zeros again: a quarter of a step and more.
     Other C libraries are left as they are.
     """
     if platform.libc_ver()[0] != "glibc":

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_train_loop import SHAPE, TEXT
 
 from bitinfer.train import TrainConfig, train
 
@@ -13,23 +14,11 @@ RATE = 1e-2
 
 @pytest.fixture
 def config(tmp_path: Path) -> TrainConfig:
-    lines = (
-        f"<s>Once there were {n} cats with {n + 1} hats, {n + 2} mats and a rat.</s>\n"
-        for n in range(60)
-    )
-    (tmp_path / "text.txt").write_text("".join(lines))
-    shape = {
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 16,
-    }
+    (tmp_path / "text.txt").write_text(TEXT)
     return TrainConfig(
         data=(str(tmp_path / "text.txt"),),
-        vocab_size=280,
-        shape=shape,
+        vocab_size=290,
+        shape=SHAPE,
         context_length=24,
         steps=1,
         batch_size=8,
