@@ -68,6 +68,10 @@ class Page:
         self.wait(lambda: self.run("return document.querySelector('#message').value") == "")
         self.idle()
 
+    def number(self):
+        """The number that the history gave the conversation on show."""
+        return self.wait(lambda: self.run("return Number(location.hash.slice(1))"))
+
     def turns(self):
         """The texts of all messages."""
         return self.run(

@@ -99,8 +99,9 @@ def test_a_question_gets_a_reply_that_is_laid_out_and_kept(page, backend, cli):
     assert page.text("#context-text").endswith("/ 1,024")
     assert page.one("details").get_attribute("open") is None  # thinking is folded
     assert page.run("return document.querySelector('.thought').textContent") == "Bread it is."
-    number = page.run("return Number(location.hash.slice(1))")
-    assert said(cli, number)[1] == "<think>\nBread it is.\n</think>\n\n" + RICH
+    number = page.number()
+    kept = "<think>\nBread it is.\n</think>\n\n" + RICH
+    page.wait(lambda: said(cli, number)[1:] == [kept])
     page.open(f"#{number}")  # it is there after a reload
     page.wait(lambda: len(page.turns()) == 2)
     assert page.text(".prose h3") == "Plan"
@@ -141,8 +142,9 @@ def test_escape_stops_a_reply_and_what_came_stays(page, backend, cli):
     page.idle()
     assert backend.cancelled.wait(20)
     assert page.text(".facts").startswith("Stopped")
-    number = page.run("return Number(location.hash.slice(1))")
-    assert [m.finish_reason for m in cli.messages(number)] == [None, "cancelled"]
+    number = page.number()
+    ends = [None, "cancelled"]
+    page.wait(lambda: [m.finish_reason for m in cli.messages(number)] == ends)
     assert said(cli, number) == ["Go on", "The first words"]
 
 
@@ -161,7 +163,7 @@ def test_other_replies_and_edited_questions_are_branches(page, backend, cli):
     page.idle()
     page.click("The version before")
     assert page.turns() == ["First", "Two"]  # the newest end of that branch
-    number = page.run("return Number(location.hash.slice(1))")
+    number = page.number()
     page.wait(lambda: said(cli, number) == ["First", "Two"])
     assert len(cli.all_messages(number)) == 5
 

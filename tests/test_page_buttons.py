@@ -142,11 +142,11 @@ def test_an_edit_is_sent_or_left(page, backend):
 def test_a_new_chat_is_empty_and_the_old_one_stays(page, backend, cli):
     backend.script += ["Reply"]
     page.ask("Stay")
-    number = page.run("return Number(location.hash.slice(1))")
+    number = page.number()
     press(page, "#new-chat")
     page.wait(lambda: page.turns() == [])
     assert page.text("#title") == "New chat"
-    assert said(cli, number) == ["Stay", "Reply"]
+    page.wait(lambda: said(cli, number) == ["Stay", "Reply"])
     press(page, f"[data-key='open-{number}']")
     page.wait(lambda: page.turns() == ["Stay", "Reply"])
     press(page, "a.brand")
