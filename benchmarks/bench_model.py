@@ -80,10 +80,14 @@ def _load(folder: Path, threads: int, context_length: int) -> Engine:
     return Engine.load(folder, packing=packing, num_threads=threads, context_length=context_length)
 
 
+def cpu_name(cpu: str) -> str:
+    """A processor's name as a part of a file's name."""
+    return re.sub(r"[^a-z0-9]+", "-", cpu.lower().replace("(r)", "")).strip("-")
+
+
 def record_path(facts: dict[str, Any], folder: str = "", part: str = "") -> Path:
     """``records/<folder>/<date>-<cpu>-<commit><part>.json``, which must not be there yet."""
-    cpu = re.sub(r"[^a-z0-9]+", "-", facts["cpu"].lower().replace("(r)", "")).strip("-")
-    name = f"{facts['date'][:10]}-{cpu}-{facts['commit']}{part}.json"
+    name = f"{facts['date'][:10]}-{cpu_name(facts['cpu'])}-{facts['commit']}{part}.json"
     path = HERE / "records" / folder / name
     if path.exists():
         raise SystemExit(f"{path}: is there already: records are added to, never edited")

@@ -7,6 +7,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from bench_model import cpu_name
 from marked import picture, rewrite
 from reach_lines import reached, sign
 
@@ -15,12 +16,20 @@ PAGE = HERE.parent / "docs" / "speed.md"
 PLOTS = HERE.parent / "docs" / "plots"
 
 
-def newest_lines(folder: Path = HERE / "records" / "reach") -> list[dict[str, Any]]:
-    """Each line from the newest record that has it, in the order of their groups."""
+def machines(folder: Path = HERE / "records" / "reach") -> dict[str, list[dict[str, Any]]]:
+    """Lines by processor, the last measured first; each from its newest record that has the line."""
     files = [json.loads(path.read_text()) for path in folder.glob("*.json")]
     files.sort(key=lambda records: records[0]["date"])
-    newest = {record["line"]: record for records in files for record in records}
-    return list(newest.values())
+    newest: dict[str, dict[str, dict[str, Any]]] = {}
+    for records in files:
+        lines = newest.pop(records[0]["cpu"], {})
+        newest[records[0]["cpu"]] = lines | {record["line"]: record for record in records}
+    return {cpu: list(lines.values()) for cpu, lines in reversed(newest.items())}
+
+
+def plot_name(cpu: str) -> str:
+    """What the pictures of a processor are called."""
+    return f"reach-{cpu_name(cpu)}"
 
 
 def table(lines: list[dict[str, Any]]) -> str:
@@ -44,30 +53,33 @@ def table(lines: list[dict[str, Any]]) -> str:
     return "\n".join(rows)
 
 
-def parts() -> dict[str, str]:
-    """What stands between marks, by their name; nothing where there is no record."""
-    lines = newest_lines()
-    if not lines:
-        return {}
+def part(cpu: str, lines: list[dict[str, Any]]) -> str:
+    """The figures of a machine."""
     newest = max(lines, key=lambda line: line["date"])
     where = (
-        f"{newest['cpu']}, {newest['cores']} cores, {newest['threads']} threads where nothing else"
-        f" is said, best row {newest['isa']}, {newest['date'][:10]}, commit {newest['commit']};"
-        f" {newest['shape']} with random weights; medians of {newest['rounds']} rounds in which the"
-        f" runs took turns; {newest['peer']}. Ratios are of the same round."
+        f"{newest['cores']} cores, {newest['threads']} threads where nothing else is said, best row"
+        f" {newest['isa']}, {newest['date'][:10]}, commit {newest['commit']}; {newest['shape']} with"
+        f" random weights; medians of {newest['rounds']} rounds in which the runs took turns;"
+        f" {newest['peer']}. Ratios are of the same round."
     )
-    shown = picture("reach", "Each promise: measured by its target")
-    return {"figures": f"{where}\n\n{shown}\n\n{table(lines)}"}
+    shown = picture(plot_name(cpu), f"Each promise on {cpu}: measured by its target")
+    return f"### {cpu}\n\n{where}\n\n{shown}\n\n{table(lines)}"
+
+
+def parts() -> dict[str, str]:
+    """What stands between marks, by their name; nothing where there is no record."""
+    found = [part(cpu, lines) for cpu, lines in machines().items()]
+    return {"figures": "\n\n".join(found)} if found else {}
 
 
 def main() -> None:
-    """Rewrite the page and draw its picture."""
+    """Rewrite the page and draw its pictures."""
     from reach_plot import draw
 
     rewrite(PAGE, parts())
-    if lines := newest_lines():
+    for cpu, lines in machines().items():
         for theme in ("light", "dark"):
-            draw(lines, PLOTS / f"reach-{theme}.svg", theme)
+            draw(lines, PLOTS / f"{plot_name(cpu)}-{theme}.svg", theme)
 
 
 if __name__ == "__main__":

@@ -165,7 +165,7 @@ def test_other_replies_and_edited_questions_are_branches(page, backend, cli):
     assert page.turns() == ["First", "Two"]  # the newest end of that branch
     number = page.number()
     page.wait(lambda: said(cli, number) == ["First", "Two"])
-    assert len(cli.all_messages(number)) == 5
+    page.wait(lambda: len(cli.all_messages(number)) == 5)
 
 
 def test_other_tabs_and_commands_are_seen_at_once(page, backend, cli):
@@ -248,7 +248,7 @@ def test_settings_are_sent_and_kept_with_the_conversation(page, backend, cli):
     page.click("Close the settings")
     page.ask("Hi")
     assert backend.jobs[-1].request.sampling.temperature == 0.25
-    kept = cli.latest()
+    kept = cli.conversation(page.number())
     assert (kept.system, kept.settings) == ("Rhyme", {"temperature": 0.25})
     page.run("localStorage.clear()")
 

@@ -58,16 +58,23 @@ def test_a_line_without_a_target_is_only_told(faster):
     assert "reached" not in line_text(record)
 
 
-def test_a_page_takes_each_line_from_its_newest_record(tmp_path, faster):
+def test_a_page_takes_each_line_from_the_newest_record_of_a_machine(tmp_path, faster):
     other = {**faster, "line": "another"}
     old = [{**faster, "ratio": 1.0, "date": "2026-01-01"}, {**other, "date": "2026-01-01"}]
     (tmp_path / "b.json").write_text(json.dumps(old))
     (tmp_path / "a.json").write_text(json.dumps([faster]))
-    lines = speed_page.newest_lines(tmp_path)
-    assert [(line["line"], line["ratio"]) for line in lines] == [
-        ("decode by the peer", 3),
-        ("another", 3),
-    ]
+    elsewhere = {**faster, "ratio": 2.0, "cpu": "Another (R) CPU", "date": "2026-01-02"}
+    (tmp_path / "c.json").write_text(json.dumps([elsewhere]))
+    found = speed_page.machines(tmp_path)
+    assert {
+        cpu: [(line["line"], line["ratio"]) for line in lines] for cpu, lines in found.items()
+    } == {
+        faster["cpu"]: [("decode by the peer", 3), ("another", 3)],
+        "Another (R) CPU": [("decode by the peer", 2.0)],
+    }
+    assert next(iter(found)) == faster["cpu"]  # measured last
+    first, second = map(speed_page.plot_name, found)
+    assert first != second == "reach-another-cpu"
 
 
 def test_the_table_sets_targets_beside_what_was_measured(faster):
