@@ -31,8 +31,8 @@ void quantize_states(const OpContext& ctx, const HeadScratch& s, const float* x,
 void int8_logits(const OpContext& ctx, const Head& head, const HeadScratch& s, int64_t m,
                  float* logits) {
   const int64_t stride = round_up(head.hidden, 64);
-  const int64_t rows =
-      rows_per_task(m > 1 ? kBatchTaskBytes : kTaskBytes, stride, acc_elements(m) / (2 * m));
+  const int64_t bytes = m > 1 ? kBatchTaskBytes : long_task_bytes(ctx, head.vocab * stride);
+  const int64_t rows = rows_per_task(bytes, stride, acc_elements(m) / (2 * m));
   parallel_for(ctx.threads_for(head.vocab * stride), 0, head.vocab, rows,
                [&](int64_t begin, int64_t end, int thread) {
                  int32_t* acc = (*ctx.scratch)[static_cast<std::size_t>(thread)].acc.data();

@@ -102,7 +102,8 @@ void PlaneHead::upper_bounds(int64_t m, int64_t limit, float* logits) {
                     scratch_.bounds.data() + i * 2 * (head_.hidden + 1), scratch_.order.data());
   }
   const auto high_sums = ctx_.kernels->head_high[static_cast<int>(planes_.split)];
-  const int64_t rows = std::clamp<int64_t>(kTaskBytes / high_bytes_ / kGroupRows * kGroupRows,
+  const int64_t bytes = m > 1 ? kTaskBytes : long_task_bytes(ctx_, limit * high_bytes_);
+  const int64_t rows = std::clamp<int64_t>(bytes / high_bytes_ / kGroupRows * kGroupRows,
                                            kGroupRows, acc_elements(1) / 2);
   parallel_for(
       ctx_.threads_for(limit * high_bytes_), 0, limit, rows,

@@ -7,7 +7,7 @@ constexpr int kI2DotLanes = 8;
 constexpr int kMicroTokens =
     12;  // 2 vectors x 12 tokens of sums, 2 of codes, 1 of activations: 27 registers
 constexpr DotShape kFewI2 = {4, 3};
-constexpr DotShape kFewHead = {8, 2};
+constexpr DotShape kFewHead = {4, 2};
 constexpr DotShape kBatchHead = {4, 5};
 
 BITINFER_INLINE DotVec load_dot(const void* p) { return load64(p); }
