@@ -17,7 +17,7 @@ PLOTS = HERE.parent / "docs" / "plots"
 
 
 def machines(folder: Path = HERE / "records" / "reach") -> dict[str, list[dict[str, Any]]]:
-    """Lines by processor, the last measured first; each from its newest record that has the line."""
+    """Lines by processor, the last measured first; each from the newest record that has it."""
     files = [json.loads(path.read_text()) for path in folder.glob("*.json")]
     files.sort(key=lambda records: records[0]["date"])
     newest: dict[str, dict[str, dict[str, Any]]] = {}
@@ -58,8 +58,8 @@ def part(cpu: str, lines: list[dict[str, Any]]) -> str:
     newest = max(lines, key=lambda line: line["date"])
     where = (
         f"{newest['cores']} cores, {newest['threads']} threads where nothing else is said, best row"
-        f" {newest['isa']}, {newest['date'][:10]}, commit {newest['commit']}; {newest['shape']} with"
-        f" random weights; medians of {newest['rounds']} rounds in which the runs took turns;"
+        f" {newest['isa']}, {newest['date'][:10]}, commit {newest['commit']}; {newest['shape']}"
+        f" with random weights; medians of {newest['rounds']} rounds in which the runs took turns;"
         f" {newest['peer']}. Ratios are of the same round."
     )
     shown = picture(plot_name(cpu), f"Each promise on {cpu}: measured by its target")
