@@ -16,8 +16,8 @@ from bitinfer.model import Model
 
 # What the embedded model says with every sampling rule on and seed 2024, wherever it runs.
 GOLDEN = (
-    ", there was a young boy named Timmy. Timmy was so sad to hear something.\n"
-    "One day while feeling his mom"
+    ", there was a small bug named Spot. Spot was a very happy bee and he loved to teach others"
+    " how to do"
 )
 SKY = [{"role": "user", "content": "What color is the sky?"}]
 

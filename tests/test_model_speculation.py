@@ -78,11 +78,12 @@ def test_the_draft_model_is_used_only_on_auto(with_draft) -> None:
 
 @pytest.mark.parametrize("pieces", [0, 1, 2, 3, 5, 8])
 def test_a_stream_closed_amid_a_draft_leaves_a_good_cache(model, pieces) -> None:
-    with model.stream(STORY, temperature=0, speculate="ngram") as stream:
+    likeliest = {"temperature": 0, "repetition_penalty": 1}
+    with model.stream(STORY, speculate="ngram", **likeliest) as stream:
         for _, _ in zip(range(pieces), stream, strict=False):
             pass
     ids = [*model.tokenizer.encode(STORY, add_special_tokens=True), *stream.completion.token_ids]
-    done = model.generate([*ids, 50, 60], temperature=0, max_tokens=8, speculate="off")
+    done = model.generate([*ids, 50, 60], max_tokens=8, speculate="off", **likeliest)
     assert done.usage.cached_tokens >= len(ids) - 1
     expected = model.logits([*ids, 50, 60, *done.token_ids])
     assert done.token_ids == tuple(expected[len(ids) + 1 : -1].argmax(axis=1))
