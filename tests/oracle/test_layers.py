@@ -93,7 +93,7 @@ def test_projections_are_those_of_transformers_where_the_codes_agree(case):
         assert difference.max() <= 1, name
         # Embedding and gains of the real model are bfloat16: codes that lie exactly between two
         # integers in the first layer are no exception, and either way is right.
-        assert same.mean() >= 0.9, name
+        assert same.mean() >= 0.95, name
         assert_close_rows(case.decoder.linear(x, name)[same], y[same], name)
 
 
