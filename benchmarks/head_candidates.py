@@ -178,7 +178,7 @@ def _head_only(head: str, codes: NDArray[np.int8], scales: F32, states: F32) -> 
         "head_dim": 2,
     }
     spec |= {"rms_norm_eps": 0.0, "hidden_act": "relu2", "tie_word_embeddings": False}
-    spec |= {"attention_bias": False, "head": head}
+    spec |= {"attention_bias": False, "rope_scaling": None, "head": head}
     embedding = np.zeros((n, k), np.float16)  # pages that hold no state are never touched
     embedding[: len(states)] = states * np.sqrt(k)
 
