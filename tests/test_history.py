@@ -169,6 +169,17 @@ with History.open(Path(sys.argv[1])) as history:
         )
 
 
+def test_a_new_file_is_opened_as_soon_as_nobody_writes_it(path) -> None:
+    path.parent.mkdir(parents=True)
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")  # as while another process turns it to WAL
+    release = threading.Timer(0.5, lambda: (other.execute("ROLLBACK"), other.close()))
+    release.start()
+    with History.open(path) as history:
+        assert history.list() == ()
+    release.join()
+
+
 def test_threads_share_a_history(history) -> None:
     threads = [threading.Thread(target=talk, args=(history, str(n), "ok")) for n in range(8)]
     for thread in threads:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from datetime import datetime, timezone
@@ -104,7 +105,7 @@ def _open_checked(path: Path) -> sqlite3.Connection:
     try:
         connection.row_factory = sqlite3.Row
         schema.check_owner(connection, path)
-        connection.execute("PRAGMA journal_mode = WAL")
+        _use_wal(connection)
         connection.execute("PRAGMA synchronous = NORMAL")  # with WAL: a crash tears nothing
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA secure_delete = ON")  # what was deleted is overwritten
@@ -116,6 +117,19 @@ def _open_checked(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Turn to a write-ahead log. For this SQLite does not wait while others use a new file."""
+    end = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > end:
+                raise
+        time.sleep(0.01)
 
 
 def _move_aside(path: Path) -> Path:
