@@ -27,9 +27,7 @@ def test_greedy_texts_are_equal_up_to_a_near_tie(
             continue
         at = next(i for i in range(TOKENS) if ours[i] != theirs[i])
         exact = tales64.logits([*prompt, *ours[:at]])[-1]
-        # Either choice is as near to the best as what fp32 moves two logits.
-        for choice in (ours[at], theirs[at]):
-            assert exact.max() - exact[choice] <= 2 * fp32_error, prompt
-    # 0.8 % of the positions of such texts have another likeliest token in fp32 than in the engine
-    # (test_logits.py): of texts of 100 tokens 0.45 are then equal, 9 of 20, give or take 2 x 2.2.
-    assert equal >= len(prompts) // 4
+        # The two choices are the best two, closer to each other than what fp32 moves two logits.
+        assert set(np.argsort(exact)[-2:]) == {ours[at], theirs[at]}, prompt
+        assert abs(exact[ours[at]] - exact[theirs[at]]) <= 2 * fp32_error, prompt
+    assert equal >= len(prompts) // 2  # near-ties are the exception

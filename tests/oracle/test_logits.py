@@ -39,12 +39,11 @@ def test_distances_of_the_real_model_are_those_of_fp32(tales_engine, tales32, ta
     assert_like_fp32(ours, theirs)
 
 
-def test_argmax_of_the_real_model_agrees_on_what_it_says(tales_engine, tales64, greedy_texts):
-    """With fp64: torch's fp32, whose codes flip too, agrees with that on 99.4 % of these itself."""
+def test_argmax_of_the_real_model_agrees_on_what_it_says(tales_engine, tales32, greedy_texts):
     ours = np.concatenate([tales_engine.logits(ids).argmax(1) for ids in greedy_texts])
-    exact = np.concatenate([tales64.logits(ids).argmax(1) for ids in greedy_texts])
+    theirs = np.concatenate([tales32.logits(ids).argmax(1) for ids in greedy_texts])
     assert len(ours) >= 1000
-    assert np.mean(ours == exact) >= 0.995
+    assert np.mean(ours == theirs) >= 0.995
 
 
 def test_argmax_of_the_real_model_agrees_on_any_text_as_fp32_does(
