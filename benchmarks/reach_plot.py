@@ -51,7 +51,7 @@ def draw(lines: list[dict[str, Any]], path: Path, theme: str) -> None:
         newest = max(shown, key=lambda line: line["date"])
         figure.supxlabel(
             f"{newest['cpu']}, {newest['shape']}, medians of {newest['rounds']} rounds, bars from"
-            f" the least to the largest; {newest['date'][:10]}, commit {newest['commit']}",
+            f" the least to the largest; {newest['date'][:10]}",
             fontsize="x-small",
         )
         figure.savefig(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,11 @@ def table(lines: list[dict[str, Any]]) -> str:
 def part(cpu: str, lines: list[dict[str, Any]]) -> str:
     """The figures of a machine."""
     newest = max(lines, key=lambda line: line["date"])
+    commits = Counter(line["commit"] for line in lines)
+    of = ", ".join(f"{commit} ({count} lines)" for commit, count in commits.items())
     where = (
         f"{newest['cores']} cores, {newest['threads']} threads where nothing else is said, best row"
-        f" {newest['isa']}, {newest['date'][:10]}, commit {newest['commit']}; {newest['shape']}"
+        f" {newest['isa']}, {newest['date'][:10]}, by commit: {of}; {newest['shape']}"
         f" with random weights; medians of {newest['rounds']} rounds in which the runs took turns;"
         f" {newest['peer']}. Ratios are of the same round."
     )
