@@ -91,7 +91,7 @@ BITINFER_INLINE void i2_addsub_lanes(const LaneGroup<count>& lanes, int64_t num_
   for (int64_t b = 0; b < num_blocks; ++b, tables += kI2TableBytes) {
     __m256i low[count], high[count];
     for (int r = 0; r < count; ++r) {
-      prefetch(w[r] + kPrefetchAhead);
+      prefetch(w[r] + prefetch_ahead<count>(r));
       low[r] = high[r] = bias;
     }
 #pragma GCC unroll 8

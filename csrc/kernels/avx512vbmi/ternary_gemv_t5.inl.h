@@ -37,7 +37,7 @@ BITINFER_INLINE void t5_add_blocks(const uint8_t** tile, const uint8_t* tables, 
     const __m512i low0 = load64(tables), low1 = load64(tables + 64);
     const __m512i high0 = load64(tables + 128), high1 = load64(tables + 192);
     for (int r = 0; r < count; ++r, ++tile) {
-      prefetch(*tile + kPrefetchAhead);
+      prefetch(*tile + prefetch_ahead<count>(r));
       const __m512i packed = load64(*tile);
       const __mmask64 minus = _mm512_movepi8_mask(packed);
       const __m512i l = _mm512_permutex2var_epi8(low0, packed, low1);

@@ -6,7 +6,7 @@
 BITINFER_SYMBOL void ternary_gemv_dot_i8_i2_i32(const TileStreams& streams, int64_t num_blocks,
                                                 const Activation& a) {
   for_each_lane_group<kI2DotLanes>(streams, num_blocks * kI2BlockBytes, 1, [&](const auto& lanes) {
-    i2_dot_lanes(lanes, num_blocks, a, FetchAhead{});
+    i2_dot_lanes(lanes, num_blocks, a, fetch_ahead(lanes));
   });
 }
 
