@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import shutil
 import time
 from functools import cache, partial
@@ -21,7 +20,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from bench_model import HERE
+from bench_model import HERE, cpu_name
 from engine_runs import default_packing, row
 from random_model import write_random_model
 from scaling_cells import GENERATED, PROMPT, Cell, cells, study_shape
@@ -38,8 +37,7 @@ RECORDS = HERE / "records" / "scaling"
 
 def records_file(facts: dict[str, Any]) -> Path:
     """The file of this machine."""
-    cpu = re.sub(r"[^a-z0-9]+", "-", facts["cpu"].lower().replace("(r)", "")).strip("-")
-    return RECORDS / f"{cpu}-{facts['cores']}-cores.jsonl"
+    return RECORDS / f"{cpu_name(facts['cpu'])}-{facts['cores']}-cores.jsonl"
 
 
 def read_cells(path: Path) -> dict[str, Record]:

@@ -28,6 +28,7 @@ class Study:
     """
 
     def __init__(self, path: Path) -> None:
+        self.name = f"scaling-{path.stem}"  # of its pictures
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         self.records = {line["cell"]: Record.from_json(line) for line in lines}
         cells = Counter(name.split("/")[1] for name in self.records)
@@ -42,10 +43,10 @@ class Study:
         return record and record.tokens_per_s
 
 
-def newest_study(folder: Path = HERE / "records" / "scaling") -> Study | None:
-    """Of the machine that was measured last; None where none was."""
-    studies = [Study(path) for path in folder.glob("*.jsonl")]
-    return max(studies, key=lambda study: study.newest.machine["date"], default=None)
+def studies(folder: Path = HERE / "records" / "scaling") -> list[Study]:
+    """Of every machine, the one that was measured last first."""
+    found = [Study(path) for path in folder.glob("*.jsonl")]
+    return sorted(found, key=lambda study: study.newest.machine["date"], reverse=True)
 
 
 def measured(study: Study) -> str:
@@ -110,24 +111,25 @@ def newest_f16(folder: Path = HERE / "records" / "fp16") -> list[dict[str, Any]]
     return [newest[key] for key in sorted(newest)]
 
 
-def machine(study: Study) -> str:
-    """Where and how it was measured."""
+def part(study: Study) -> str:
+    """A machine's section."""
     newest = study.newest
     facts = newest.machine
-    return (
-        f"{facts['cpu']}, {facts['cores']} cores, {facts['memory'] / 2**30:.0f} GiB,"
-        f" {facts['date'][:10]}, random weights, medians of {newest.repeats} runs. Each row runs"
-        " with the packing that is its default."
+    where = (
+        f"{facts['cores']} cores, {facts['memory'] / 2**30:.0f} GiB, {facts['date'][:10]}, random"
+        f" weights, medians of {newest.repeats} runs. Each row runs with the packing that is its"
+        " default."
     )
+    shown = picture(study.name, f"Speed by context, batch and row of four models, {facts['cpu']}")
+    return f"### {facts['cpu']}\n\n{where}\n\n{shown}\n\n{measured(study)}"
 
 
 def parts() -> dict[str, str]:
     """What stands between marks, by their name; measured ones only where there is a record."""
     found = {"speed on paper": paper_tables.speed(), "energy on paper": paper_tables.energy()}
-    study, f16 = newest_study(), newest_f16()
-    if study:
-        shown = picture("scaling", "Speed by context, by batch and by row for four sizes of models")
-        found["measured"] = f"{machine(study)}\n\n{shown}\n\n{measured(study)}"
+    machines, f16 = studies(), newest_f16()
+    if machines:
+        found["measured"] = "\n\n".join(map(part, machines))
     if f16:
         peer = f"{f16[0]['peer']}, {f16[0]['threads']} threads."
         found["beside F16"] = f"{peer}\n\n{beside_f16(f16)}"
@@ -135,13 +137,13 @@ def parts() -> dict[str, str]:
 
 
 def main() -> None:
-    """Rewrite the page and draw its picture."""
+    """Rewrite the page and draw its pictures."""
     from scaling_plot import draw
 
     rewrite(PAGE, parts())
-    if study := newest_study():
+    for study in studies():
         for theme in ("light", "dark"):
-            draw(study, PLOTS / f"scaling-{theme}.svg", theme)
+            draw(study, PLOTS / f"{study.name}-{theme}.svg", theme)
 
 
 if __name__ == "__main__":

@@ -177,25 +177,28 @@ def summary(records: list[Record]) -> str:
     )
 
 
-def where(record: Record) -> str:
-    """What it was measured on, and of which matrices."""
-    return (
-        f"{record['cpu']}, {record['cores']} cores, {record['date'][:10]}, commit"
-        f" {record['commit']}; medians of {record['rounds']} rounds in which the kernels of a row"
-        f" took turns. GEMV: {record['n']} x {record['k']}, gate and up of {record['shape']}."
+def part(records: list[Record]) -> str:
+    """A machine's section: what was measured on it, and of which matrices."""
+    first = records[0]
+    where = (
+        f"{first['cores']} cores, {first['date'][:10]}, commit {first['commit']}; medians of"
+        f" {first['rounds']} rounds in which the kernels of a row took turns. GEMV: {first['n']} x"
+        f" {first['k']}, gate and up of {first['shape']}."
     )
+    return f"### {first['cpu']}\n\n{where}\n\n{summary(records)}"
 
 
-def newest(folder: Path = HERE / "records" / "tiers") -> list[Record]:
-    """The newest record; nothing where there is none."""
+def machines(folder: Path = HERE / "records" / "tiers") -> list[list[Record]]:
+    """The newest record of every processor, the one that was measured last first."""
     files = [json.loads(path.read_text()) for path in folder.glob("*.json")]
-    return max(files, key=lambda records: str(records[0]["date"]), default=[])
+    files.sort(key=lambda records: str(records[0]["date"]))
+    return list({records[0]["cpu"]: records for records in files}.values())[::-1]
 
 
 def parts() -> dict[str, str]:
     """What stands between marks, by their name; nothing where there is no record."""
-    records = newest()
-    return {"tiers": f"{where(records[0])}\n\n{summary(records)}"} if records else {}
+    found = list(map(part, machines()))
+    return {"tiers": "\n\n".join(found)} if found else {}
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import pytest
 import scaling
 import scaling_page
 import scaling_plot
-from bench_records import make_prefill, make_record
+from bench_records import MACHINE, make_prefill, make_record
 from random_model import write_random_model
 from scaling_cells import BATCHES, CONTEXTS, MOST_CACHE_BYTES, Cell, cells, study_shape
 from tables_md import table
@@ -93,6 +93,17 @@ def test_tables_hold_what_was_measured_and_dashes(tmp_path):
     assert "| 2B, avx2 | 30.0 | - | - | - | - |" in text
     assert "| 2B | 40.0 | - | - | - | - | 28.2 |" in text  # by context
     assert "| 2B | 40.0 | - | - | 160 | - | - |" in text  # by batch
+
+
+def test_every_machine_has_a_section_the_last_measured_first(tmp_path):
+    for name, date in (("Old", "2026-01-01"), ("New", "2026-02-02"), ("Older", "2025-12-31")):
+        record = make_record(40, machine={**MACHINE, "cpu": f"{name} CPU", "date": date})
+        line = json.dumps({"cell": "2B/avx2/t2/c128/b1", **record.to_json()})
+        (tmp_path / f"{name.lower()}.jsonl").write_text(line + "\n")
+    sections = [scaling_page.part(found) for found in scaling_page.studies(tmp_path)]
+    for section, name in zip(sections, ("New", "Old", "Older"), strict=True):
+        assert section.startswith(f"### {name} CPU\n\n4 cores, 16 GiB, ")
+        assert f"plots/scaling-{name.lower()}-light.svg" in section
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

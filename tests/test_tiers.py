@@ -96,16 +96,17 @@ def test_only_rows_that_were_counted_have_instructions(records):
     assert "not counted" in tiers_page.summary(above)
 
 
-def test_the_page_is_of_the_newest_record(records, tmp_path, monkeypatch):
-    assert tiers_page.newest(tmp_path) == []
-    old = [{**record, "date": "2026-01-01", "commit": "old"} for record in records]
-    (tmp_path / "b.json").write_text(json.dumps(old))
-    (tmp_path / "a.json").write_text(json.dumps(records))
-    found = tiers_page.newest(tmp_path)
-    monkeypatch.setattr(tiers_page, "newest", lambda: found)
-    text = tiers_page.parts()["tiers"]
-    assert text.startswith("A CPU, 4 cores, 2026-11-22, commit 0123456789ab; medians of 3 rounds")
-    assert text.endswith(tiers_page.summary(records))
+def test_the_page_has_the_newest_record_of_each_machine_the_last_first(records, tmp_path):
+    assert tiers_page.machines(tmp_path) == []
+    measured = [("B", "2026-01-01"), ("A", "2026-03-03"), ("B", "2026-02-02")]
+    for at, (cpu, date) in enumerate(measured):
+        changed = [{**record, "cpu": f"{cpu} CPU", "date": date} for record in records]
+        (tmp_path / f"{at}.json").write_text(json.dumps(changed))
+    texts = [tiers_page.part(found) for found in tiers_page.machines(tmp_path)]
+    for text, (cpu, date) in zip(texts, measured[1:], strict=True):
+        start = f"### {cpu} CPU\n\n4 cores, {date}, commit 0123456789ab; medians of 3 rounds"
+        assert text.startswith(start)
+        assert text.endswith(tiers_page.summary(records))
 
 
 def test_kernels_of_a_packing_read_one_matrix_after_the_other(monkeypatch):
