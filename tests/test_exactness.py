@@ -166,6 +166,22 @@ def test_binary_weights_decode_alike_in_every_packing(isa: str) -> None:
         assert same_bits(logits_of((spec, weights), ids), expected)
 
 
+@pytest.mark.parametrize("packing", [*TERNARY_PACKINGS, "b1"])
+def test_every_number_of_tokens_at_once_gives_the_same_bits(packing: str, isa: str) -> None:
+    # Kernels change with the number, at 3 to 5, 9, 13, 33, 41 and 65; the model has no zero
+    # weights, so that b1 holds it too.
+    spec, weights = make_tiny_model({"num_hidden_layers": 1}, packing="b1")
+    weights = {
+        name: (_core.repack(w[0], "b1", packing, *w[2]), packing, w[2]) if w[1] == "b1" else w
+        for name, w in weights.items()
+    }
+    ids = tokens(73, spec)
+    expected = ReferenceDecoder(spec, weights).logits(ids)
+    assert isa == _core.active_isa()
+    for count in (*range(2, 27), 31, 32, 33, 40, 41, 48, 63, 64, 65, 66, 73):
+        assert same_bits(logits_of((spec, weights), ids[:count]), expected[:count]), count
+
+
 @pytest.mark.parametrize("pieces", [1, None])
 @pytest.mark.parametrize("num_threads", [1, 2, 3, 7])
 def test_thread_count_changes_nothing(num_threads: int, pieces: int | None) -> None:

@@ -112,7 +112,8 @@ struct GroupActivation {
 using GemvGroupsFn = void (*)(const uint8_t* rows, int64_t n, int groups, const GroupActivation& a,
                               int32_t* acc, int64_t acc_stride);
 
-constexpr int64_t kMaxGemvTokens = 4;
+constexpr int64_t kMaxGemvTokens = 12;            // whose look-up tables are kept at once
+constexpr int64_t kAllTokens = int64_t{1} << 62;  // in gemv_tokens: a GEMM is never faster
 
 enum class GemvFamily : int { kAddsub = 0, kDot = 1 };
 
@@ -124,7 +125,8 @@ struct KernelTable {
   int64_t table_bytes[kNumPackings];         // per K-block, 0 where build_tables is null
   GemvFamily auto_family[kNumPackings];      // what BITINFER_GEMV=auto takes, by benchmark records
   int64_t gemv_tokens[kNumPackings];  // up to as many, a GEMV of auto_family for each is faster
-                                      // than a GEMM, by benchmark records; 1..kMaxGemvTokens
+                                      // than a GEMM, by benchmark records; 1..kMaxGemvTokens, or
+                                      // kAllTokens
   Packing auto_packing;               // what packing="auto" takes, by benchmark records
   GemvRowsFn gemv_rows;               // these three multiply
   GemvColumnsFn gemv_columns;

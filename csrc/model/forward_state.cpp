@@ -22,14 +22,16 @@ bool has_projection_norms(const DecoderSpec& s) { return s.projection_norm != No
 // Whether gate and up are not multiplied piece by piece.
 bool has_whole_gate(const DecoderSpec& s) { return has_projection_norms(s) || s.grouped(); }
 
-// Look-up tables of as many rows of activations as a GEMV takes, the widest ones, on the row of
-// kernels that needs most, since the row may change between calls.
+// Look-up tables of as many rows of activations as have them at once, the widest ones, on the row
+// of kernels that needs most, since the row may change between calls.
 int64_t most_table_bytes(const DecoderSpec& s, Packing packing) {
   int64_t most = 0;
   for (const std::string& isa : available_isas()) {
-    most = std::max(most, table_of(isa).table_bytes[static_cast<int>(packing)]);
+    const KernelTable& table = table_of(isa);
+    const int64_t tokens = std::min(table.gemv_tokens[static_cast<int>(packing)], kMaxGemvTokens);
+    most = std::max(most, tokens * table.table_bytes[static_cast<int>(packing)]);
   }
-  return kMaxGemvTokens * most * num_blocks(packing, s.widest_row());
+  return most * num_blocks(packing, s.widest_row());
 }
 
 ThreadScratch make_scratch(const DecoderSpec& s, Packing packing, int64_t max_tokens) {

@@ -9,6 +9,7 @@ namespace bitinfer {
 namespace {
 
 constexpr int64_t kMaxAtOnce = 4;  // groups that gemv_groups sums
+constexpr int64_t kGemvRows = 4;   // of activations: so many take a GEMV each
 constexpr int64_t kFewRows = 16;   // of activations: so many groups of a part meet it in one GEMM
 
 GroupedTernary stack_of(const GroupedShape& shape, const Linear& layer) {
@@ -66,8 +67,7 @@ GroupedLinears::GroupedLinears(const GroupedShape& shape, int num_threads, int64
                                int64_t max_k)
     : shape_(shape), quantizer_(shape, max_tokens, max_k) {
   const int64_t groups = num_groups(max_k, shape.groups.columns(max_k)), planes = shape.planes();
-  const int64_t tables = groups * kMaxGemvTokens *
-                         num_blocks(shape.packing, widest_part(shape, max_k)) *
+  const int64_t tables = groups * kGemvRows * num_blocks(shape.packing, widest_part(shape, max_k)) *
                          most_table_bytes(shape.packing);
   for (int i = 0; i < num_threads; ++i) {
     threads_.push_back(
@@ -75,14 +75,14 @@ GroupedLinears::GroupedLinears(const GroupedShape& shape, int num_threads, int64
          AlignedBuffer<int32_t>(static_cast<std::size_t>(
              planes * std::max(kMaxAtOnce * acc_elements(1), acc_elements(max_tokens)))),
          AlignedBuffer<float>(static_cast<std::size_t>(
-             std::max(kMaxGemvTokens * acc_elements(1), acc_elements(max_tokens))))});
+             std::max(kGemvRows * acc_elements(1), acc_elements(max_tokens))))});
   }
 }
 
 void GroupedLinears::run(const OpContext& ctx, const float* x, int64_t m, int64_t k,
                          const Norm& norm, const LinearOutput* outputs, int count) {
   rows_ = quantizer_.run(ctx, x, m, k, norm);
-  const bool few = m == 1 || m * shape_.planes() <= ctx.gemv.most_tokens;
+  const bool few = m == 1 || m * shape_.planes() <= std::min(ctx.gemv.most_tokens, kGemvRows);
   few ? gemv(ctx, outputs, count) : gemm(ctx, outputs, count);
 }
 

@@ -43,13 +43,14 @@ void gemv_rows(const OpContext& ctx, const QuantizedRows& a, const TileStreams& 
   const int packing = static_cast<int>(ctx.packing);
   const int64_t blocks = num_blocks(ctx.packing, a.k);
   const int64_t bytes = ctx.gemv.needs_tables ? blocks * ctx.kernels->table_bytes[packing] : 0;
-  if (bytes && scratch->tables_version != a.version) {
+  if (bytes && (scratch->tables_version != a.version || scratch->tables_codes != a.codes)) {
     read_ahead(streams, blocks);
     for (int64_t m = 0; m < a.m; ++m) {
       ctx.kernels->build_tables[packing](a.codes + m * a.stride, 0, blocks,
                                          scratch->tables.data() + m * bytes);
     }
     scratch->tables_version = a.version;
+    scratch->tables_codes = a.codes;
   }
   for (int64_t m = 0; m < a.m; ++m) {
     ctx.gemv.fn(streams, blocks,
@@ -123,6 +124,16 @@ void gated_gemv(const OpContext& ctx, const QuantizedRows& a, const Linear& gate
       }
     });
   });
+}
+
+// fn(rows, first) for as many rows of activations at a time as may have look-up tables.
+template <typename Fn>
+void for_each_slice(const QuantizedRows& a, const Fn& fn) {
+  for (int64_t first = 0; first < a.m; first += kMaxGemvTokens) {
+    fn({std::min(kMaxGemvTokens, a.m - first), a.k, a.stride, a.codes + first * a.stride,
+        a.sums + first, a.scales + first, a.version},
+       first);
+  }
 }
 
 // Sums of rows [first, first + rows) of w with all M rows of a into acc (M, rows); returns the rows
@@ -205,7 +216,13 @@ void gemv_tasks(
 }
 
 void linear(const OpContext& ctx, const QuantizedRows& a, const LinearOutput* outputs, int count) {
-  (a.m <= ctx.gemv.most_tokens ? gemv : gemm)(ctx, a, outputs, count);
+  if (a.m > ctx.gemv.most_tokens) return gemm(ctx, a, outputs, count);
+  for_each_slice(a, [&](const QuantizedRows& rows, int64_t first) {
+    LinearOutput of_rows[kMaxOutputs];
+    std::copy_n(outputs, count, of_rows);
+    for (int i = 0; i < count; ++i) of_rows[i].y += first * of_rows[i].y_stride;
+    gemv(ctx, rows, of_rows, count);
+  });
 }
 
 void activate(const OpContext& ctx, HiddenAct act, const float* gate, int64_t m, int64_t n,
@@ -218,8 +235,10 @@ void activate(const OpContext& ctx, HiddenAct act, const float* gate, int64_t m,
 
 void gated_linear(const OpContext& ctx, const QuantizedRows& a, const Linear& gate,
                   const Linear& up, HiddenAct act, float* y, int64_t y_stride) {
-  if (a.m <= ctx.gemv.most_tokens) return gated_gemv(ctx, a, gate, up, act, y, y_stride);
-  gated_gemm(ctx, a, gate, up, act, y, y_stride);
+  if (a.m > ctx.gemv.most_tokens) return gated_gemm(ctx, a, gate, up, act, y, y_stride);
+  for_each_slice(a, [&](const QuantizedRows& rows, int64_t first) {
+    gated_gemv(ctx, rows, gate, up, act, y + first * y_stride, y_stride);
+  });
 }
 
 }  // namespace bitinfer

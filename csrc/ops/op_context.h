@@ -16,8 +16,9 @@ struct ThreadScratch {
   AlignedBuffer<uint8_t> gemm;    // kGemmScratchBytes
   AlignedBuffer<int32_t> acc;     // integer sums of one task
   AlignedBuffer<float> row;       // float results of one task, and rows of attention
-  AlignedBuffer<uint8_t> tables;  // look-up tables of the rows of QuantizedRows::version
-  int64_t tables_version = 0;
+  AlignedBuffer<uint8_t> tables;  // look-up tables of the rows at tables_codes
+  int64_t tables_version = 0;     // QuantizedRows::version of them
+  const int8_t* tables_codes = nullptr;
 };
 
 struct OpContext {

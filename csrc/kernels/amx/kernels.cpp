@@ -53,6 +53,7 @@ KernelTable make_kernel_table() {
   table.gemm[static_cast<int>(Packing::kT3)] = ternary_gemm_i8<Packing::kT3>;
   table.gemm[static_cast<int>(Packing::kT5)] = ternary_gemm_i8<Packing::kT5>;
   table.gemm[static_cast<int>(Packing::kB1)] = ternary_gemm_i8<Packing::kB1>;
+  table.gemv_tokens[static_cast<int>(Packing::kB1)] = 4;
   table.gemm_i8 = gemm_i8;
   table.multiply_peak = multiply_peak;
   return table;

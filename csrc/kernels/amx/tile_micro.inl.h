@@ -57,13 +57,14 @@ BITINFER_INLINE void prefetch_rows(const int8_t* a, int64_t a_stride) {
 // 16 tokens x 32 rows; fewer tokens go to the avx512vnni row's kernel.
 struct TileMicro {
   static constexpr int kGroups = 2;
-  static constexpr int kTokens = kTileTokens;
+  static constexpr int kTokens = DotMicro::kTokens;
+  static constexpr int kWholeTokens = kTileTokens;
 
   template <int tokens>
   static BITINFER_INLINE void run(const uint8_t* panel, int64_t group_bytes, int64_t quads,
                                   int rows, const int8_t* a, int64_t a_stride, const int32_t* a_sum,
                                   int32_t* acc, int64_t acc_stride) {
-    if constexpr (tokens < kTokens) {
+    if constexpr (tokens < kTileTokens) {
       DotMicro::run<tokens>(panel, group_bytes, quads, rows, a, a_stride, a_sum, acc, acc_stride);
     } else {
       multiply(panel, group_bytes, 4 * quads, a, a_stride);
@@ -89,7 +90,7 @@ struct TileMicro {
       _tile_loadd(6, panel, kQuadBytes);
       _tile_dpbsud(0, 4, 6);
       // These tokens' next columns, at the end the next tokens' first.
-      prefetch_rows(a + (k + kTileK < columns ? k + kTileK : kTokens * a_stride), a_stride);
+      prefetch_rows(a + (k + kTileK < columns ? k + kTileK : kTileTokens * a_stride), a_stride);
       _tile_loadd(6, panel + group_bytes, kQuadBytes);
       _tile_dpbsud(1, 4, 6);
     }
@@ -204,7 +205,8 @@ BITINFER_SYMBOL void ternary_gemm_i8(const uint8_t* tiles, int64_t num_tiles, in
                                    acc_stride);
   }
   if constexpr (packing == Packing::kI2) {
-    if (m <= kFewI2Tokens)
+    constexpr int kByRows = 12;
+    if (m <= kByRows)
       return gemm_few_i2(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc, acc_stride);
   }
   TileConfig config;

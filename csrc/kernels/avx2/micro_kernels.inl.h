@@ -11,6 +11,7 @@ struct DotMicro {
   static constexpr int kGroups = 1;
   // 2 vectors x 6 tokens of sums, 2 of codes, 1 of activations: 15 registers
   static constexpr int kTokens = 6;
+  static constexpr int kWholeTokens = 0;
 
   template <int tokens>
   static BITINFER_SYMBOL void run(const uint8_t* panel, int64_t /*group_bytes*/, int64_t quads,

@@ -55,37 +55,28 @@ BITINFER_INLINE int64_t unpack_quads(const uint8_t* tile, int64_t blocks, uint8_
   return count;
 }
 
-template <int tokens>
-BITINFER_INLINE void gemm_by_quads(const uint8_t* tile, int64_t num_tiles, int64_t num_blocks,
-                                   const int8_t* a, int64_t a_stride, const int32_t* a_sum,
-                                   int32_t* acc, int64_t acc_stride) {
-  constexpr int kGroups = tokens <= 6 ? 4 : 2;  // up to 24 vectors of sums
+constexpr int kMostFewTokens = 40;  // up to so many it is faster than panels
+
+// `tokens` at a time, of m >= 1.
+template <int tokens = 8>
+BITINFER_INLINE void gemm_few_t5(const uint8_t* tile, int64_t num_tiles, int64_t num_blocks,
+                                 const int8_t* a, int64_t a_stride, const int32_t* a_sum, int64_t m,
+                                 int32_t* acc, int64_t acc_stride) {
   alignas(64) uint8_t quads[kFewQuads * 64];
   for (int64_t t = 0; t < num_tiles; ++t, acc += kT5Rows) {
     for (int64_t block = 0; block < num_blocks; block += kFewBlocks) {
       const int64_t blocks = num_blocks - block < kFewBlocks ? num_blocks - block : kFewBlocks;
       const int64_t count = unpack_quads(tile, blocks, quads);
       tile += blocks * kT5BlockBytes;
-      for (int g = 0; g < 4; g += kGroups) {
-        multiply_quads<kGroups, tokens>(quads, count, g, a + block * kT5BlockK, a_stride,
-                                        block == 0 ? a_sum : nullptr, acc + g * kGroupRows,
-                                        acc_stride, tile);
-      }
+      for_each_token_block<tokens>(0, m, [&](auto here, int64_t i) {
+        constexpr int kTokens = decltype(here)::value;
+        constexpr int kGroups = kTokens <= 6 ? 4 : 2;  // up to 24 vectors of sums
+        for (int g = 0; g < 4; g += kGroups) {
+          multiply_quads<kGroups, kTokens>(quads, count, g, a + i * a_stride + block * kT5BlockK,
+                                           a_stride, block == 0 ? a_sum + i : nullptr,
+                                           acc + i * acc_stride + g * kGroupRows, acc_stride, tile);
+        }
+      });
     }
   }
-}
-
-constexpr int kMostFewTokens = 12;  // up to so many it is faster than panels
-
-// 1 <= m <= tokens <= kMostFewTokens.
-template <int tokens = kMostFewTokens>
-BITINFER_INLINE void gemm_few_t5(const uint8_t* tiles, int64_t num_tiles, int64_t num_blocks,
-                                 const int8_t* a, int64_t a_stride, const int32_t* a_sum, int64_t m,
-                                 int32_t* acc, int64_t acc_stride) {
-  if constexpr (tokens > 1) {
-    if (m < tokens)
-      return gemm_few_t5<tokens - 1>(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc,
-                                     acc_stride);
-  }
-  gemm_by_quads<tokens>(tiles, num_tiles, num_blocks, a, a_stride, a_sum, acc, acc_stride);
 }

@@ -47,6 +47,7 @@ constexpr int kPrefetchAhead = 2048;  // bytes ahead of the present read, in eve
 KernelTable make_kernel_table() {
   KernelTable table = avx2::make_kernel_table();
   set_vnni_symbols(&table);
+  table.gemv_tokens[static_cast<int>(Packing::kT3)] = 8;
   set_head_planes(&table);
   return table;
 }

@@ -2,8 +2,6 @@
 // anonymous namespaces of the rows that have vpdpbusd, after vnni_kernels.inl.h.
 #pragma once
 
-constexpr int64_t kFewI2Tokens = 12;  // up to so many it is faster than panels
-
 // acc[r][t * acc_stride] = sum_k c * a - a_sum[t], as i2_dot_lanes.
 template <int rows, int tokens>
 BITINFER_SYMBOL void i2_dot_tokens(const uint8_t* const* w, int64_t num_blocks, const int8_t* a,

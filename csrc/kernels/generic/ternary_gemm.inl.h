@@ -4,10 +4,11 @@
 //
 // Needs unpack_panel.inl.h, token_blocks.inl.h and, of the row, a struct Micro of
 //   kGroups, kTokens   the most groups of 16 rows and tokens that its kernel takes
+//   kWholeTokens       tokens that it takes at once as long as there are as many; 0: none
 //   run<tokens>(panel, group_bytes, quads, rows, a, a_stride, a_sum, acc, acc_stride)
 // which writes acc[t][r] = (a_sum ? -a_sum[t] : acc[t][r]) + sum_k c * a for kGroups groups, of
-// which the first `rows` rows exist; tokens is kTokens, half of it (rounded up), ... or 1. Included
-// inside the anonymous namespace of a row.
+// which the first `rows` rows exist; tokens is kWholeTokens or 1..kTokens. Included inside the
+// anonymous namespace of a row.
 #pragma once
 
 // 64 rows of it are 240 KiB, half of kGemmScratchBytes: a second-level cache holds them. A whole
@@ -63,11 +64,17 @@ BITINFER_INLINE void gemm(const uint8_t* tiles, int64_t num_tiles, int64_t num_b
         const uint8_t* groups = panel + row / kGroupRows * group_bytes;
         const int rows_here = static_cast<int>(rows - row < kMicroRows ? rows - row : kMicroRows);
         int32_t* out = acc + tile * Shape::kLayout.tile_rows + row;
-        for_each_token_block<Micro::kTokens>(0, m, [&](auto tokens, int64_t i) {
+        const auto run = [&](auto tokens, int64_t i) {
           Micro::template run<decltype(tokens)::value>(
               groups, group_bytes, quads, rows_here, a_piece + i * a_stride, a_stride,
               first == 0 ? a_sum + i : nullptr, out + i * acc_stride, acc_stride);
-        });
+        };
+        int64_t done = 0;
+        if constexpr (Micro::kWholeTokens > 0) {
+          for (; m - done >= Micro::kWholeTokens; done += Micro::kWholeTokens)
+            run(Constant<Micro::kWholeTokens>(), done);
+        }
+        for_each_token_block<Micro::kTokens>(done, m, run);
       }
     }
   }

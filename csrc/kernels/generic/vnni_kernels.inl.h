@@ -48,6 +48,7 @@ BITINFER_INLINE void i2_dot_lanes(const LaneGroup<count>& lanes, int64_t num_blo
 struct DotMicro {
   static constexpr int kGroups = 2 * kDotBytes / kQuadBytes;
   static constexpr int kTokens = kMicroTokens;
+  static constexpr int kWholeTokens = 0;
 
   template <int tokens>
   static BITINFER_SYMBOL void run(const uint8_t* panel, int64_t group_bytes, int64_t quads,

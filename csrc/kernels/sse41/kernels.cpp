@@ -75,6 +75,7 @@ KernelTable make_kernel_table() {
   table.build_tables[kB1] = build_tables_i8_b1;
   table.table_bytes[kB1] = kB1TableBytes;
   table.auto_family[kT3] = GemvFamily::kAddsub;
+  table.gemv_tokens[kT3] = table.gemv_tokens[kB1] = kAllTokens;  // its GEMMs are the scalar row's
   table.auto_packing = Packing::kT3;
   set_head_planes(&table);
   table.read_streams = read_streams;
