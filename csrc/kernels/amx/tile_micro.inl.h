@@ -205,7 +205,7 @@ BITINFER_SYMBOL void ternary_gemm_i8(const uint8_t* tiles, int64_t num_tiles, in
                                    acc_stride);
   }
   if constexpr (packing == Packing::kI2) {
-    constexpr int kByRows = 12;
+    constexpr int kByRows = 12;  // likewise
     if (m <= kByRows)
       return gemm_few_i2(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc, acc_stride);
   }

@@ -118,7 +118,7 @@ KernelTable make_kernel_table() {
   table.auto_family[kI2] = GemvFamily::kDot;
   table.auto_family[kT3] = GemvFamily::kAddsub;
   table.auto_family[kT5] = GemvFamily::kDot;
-  for (int64_t& tokens : table.gemv_tokens) tokens = 12;
+  for (int64_t& tokens : table.gemv_tokens) tokens = kMaxGemvTokens;
   table.gemv_tokens[kT5] = 1;  // its GEMV is a GEMM
   table.auto_packing = Packing::kT3;
   table.f32 = make_float_kernels();
