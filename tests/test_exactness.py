@@ -193,22 +193,45 @@ def test_thread_count_changes_nothing(num_threads: int, pieces: int | None) -> N
 
 @pytest.mark.parametrize("num_threads", [2, 7])
 @pytest.mark.parametrize("kv_cache", ["f32", "f16", "int8"])
-def test_attention_split_over_blocks_equals_one_thread(kv_cache: str, num_threads: int) -> None:
+@pytest.mark.parametrize(("kv_heads", "heads"), [(1, 6), (5, 10)])
+def test_attention_split_over_blocks_equals_one_thread(
+    kv_heads: int, heads: int, kv_cache: str, num_threads: int
+) -> None:
     shape = {
-        "num_attention_heads": 6,
-        "num_key_value_heads": 1,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
         "head_dim": 128,
         "num_hidden_layers": 1,
     }
+    # 11 blocks; long enough that decode splits them over threads
+    assert_threads_change_nothing(shape, 700, kv_cache, num_threads)
+
+
+def test_attention_joined_in_several_waves_equals_one_thread() -> None:
+    shape = {
+        "num_attention_heads": 192,
+        "num_key_value_heads": 3,
+        "head_dim": 256,
+        "num_hidden_layers": 1,
+    }
+    # Of three heads two threads have one each, and the blocks of the third: 33, and partial results
+    # of 512 K / (64 x 258) = 31 have room.
+    assert_threads_change_nothing(shape, 2100, "int8", 2)
+
+
+def assert_threads_change_nothing(
+    shape: Spec, context: int, kv_cache: str, num_threads: int
+) -> None:
     model = make_tiny_model(shape)
-    ids = tokens(700, model[0])  # 11 blocks; long enough that decode splits them over threads
-    last = []
-    for threads in (1, num_threads):
-        decoder = _core.Decoder(*model, threads)
-        cache = decoder.new_cache(704, kv_cache)
-        decoder.forward([ids], [cache], "none")
-        last.append([decoder.forward([ids[:1]], [cache], "last") for _ in range(4)])
-    assert all(same_bits(a, b) for a, b in zip(*last, strict=True))
+    ids = tokens(context, model[0])
+    alone = _core.Decoder(*model, 1)
+    cache = alone.new_cache(context + 4, kv_cache)
+    alone.forward([ids], [cache], "none")
+    copy = cache.copy()
+    split = _core.Decoder(*model, num_threads)
+    for _ in range(4):
+        expected = alone.forward([ids[:1]], [cache], "last")
+        assert same_bits(split.forward([ids[:1]], [copy], "last"), expected)
 
 
 @pytest.mark.parametrize("prefill_chunk", [1, 7, 64, 256])

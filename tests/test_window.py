@@ -56,8 +56,11 @@ def test_sequences_of_a_batch_do_not_meet() -> None:
 
 
 @pytest.mark.parametrize("window", [100, 450])
-def test_attention_split_over_blocks_equals_one_thread(window: int) -> None:
-    shape = {"num_attention_heads": 6, "num_key_value_heads": 1, "head_dim": 128}
+@pytest.mark.parametrize(("kv_heads", "heads"), [(1, 6), (5, 10)])
+def test_attention_split_over_blocks_equals_one_thread(
+    kv_heads: int, heads: int, window: int
+) -> None:
+    shape = {"num_attention_heads": heads, "num_key_value_heads": kv_heads, "head_dim": 128}
     model = windowed(window, **shape)
     ids = tokens(700, model[0])  # 11 blocks; long enough that decode splits them over threads
     last = []

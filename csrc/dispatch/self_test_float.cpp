@@ -223,15 +223,15 @@ void FloatSelfTest::check_activations() {
 
 void FloatSelfTest::check_attention() {
   for (int type = 0; type < kNumKvTypes; ++type) check_kv(type);
-  const Floats o = floats(kPaddedDim), part = floats(kPaddedDim);
-  for (const float part_m : {-0.5f, 2.25f}) {  // below and above the state's own maximum
-    compare("join_softmax", [&](const FloatKernels& f, Output& out) {
-      Floats state = o;
-      float m = 1.0f, l = 3.5f;
-      f.join_softmax(&m, &l, state.data(), part_m, 1.25f, part.data(), kPaddedDim);
-      out.add(state).add(&m, 1).add(&l, 1);
-    });
-  }
+  constexpr int64_t kRows = 18;  // more than a vector of them
+  Floats part_m = floats(kRows), part_l = floats(kRows), part = floats(kRows * kPaddedDim);
+  const Floats all_m = floats(kRows), all_l = floats(kRows), all = floats(kRows * kPaddedDim);
+  compare("join_softmax", [&](const FloatKernels& f, Output& out) {
+    Floats m = all_m, l = all_l, o = all;
+    f.join_softmax({m.data(), l.data(), o.data(), kPaddedDim},
+                   {part_m.data(), part_l.data(), part.data(), kPaddedDim}, kRows);
+    out.add(m).add(l).add(o);
+  });
 }
 
 void FloatSelfTest::check_kv(int type) {

@@ -41,12 +41,14 @@ struct KvBlock {
   float* v_scale;
 };
 
-// Online-softmax state of one query row: m = largest score, l = sum of exp, o = weighted values.
+// Online-softmax states of query rows: m = largest score, l = sum of exp, o = weighted values.
 struct SoftmaxState {
   float* m;  // (rows)
   float* l;  // (rows)
   float* o;  // (rows, o_stride), o_stride a multiple of 16, >= head_dim
   int64_t o_stride;
+
+  SoftmaxState from(int64_t row) const { return {m + row, l + row, o + row * o_stride, o_stride}; }
 };
 
 // Makes of q (head_dim), in place, what attend_block multiplies, and returns its factor.
@@ -138,10 +140,9 @@ struct FloatKernels {
   PrepareQueryFn prepare_query[kNumKvTypes];
   AttendBlockFn attend_block[kNumKvTypes];
 
-  // Joins one row's partial result p into the state s, both (m, l, o (n)), n a multiple of 16:
+  // Joins partial results p of `rows` rows into their states s, all o_stride elements of o:
   // m' = max(m, p.m), a = exp(m - m'), c = exp(p.m - m'); l = l · a + p.l · c; o = o · a + p.o · c
-  void (*join_softmax)(float* m, float* l, float* o, float p_m, float p_l, const float* p_o,
-                       int64_t n);
+  void (*join_softmax)(const SoftmaxState& s, const SoftmaxState& p, int64_t rows);
   // y = o / l, n elements
   void (*divide)(const float* o, float l, int64_t n, float* y);
 

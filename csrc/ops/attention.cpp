@@ -88,15 +88,15 @@ class Task {
     call_.ctx.kernels->f32.attend_block[static_cast<int>(layout.type)](
         layout.at(token.blocks[block], call_.layer, kv_head_),
         layout.at(token.blocks[next_block], call_.layer, next_head).k, shape_.head_dim, rows,
-        {out.m + first, out.l + first, out.o + first * out.o_stride, out.o_stride});
+        out.from(first));
   }
 
-  // The row's first block makes its state.
-  void join(int64_t row, int64_t block, const SoftmaxState& state, const SoftmaxState& part) const {
-    if (block == begin_block(row)) return copy(row, part, state);
-    call_.ctx.kernels->f32.join_softmax(state.m + row, state.l + row,
-                                        state.o + row * state.o_stride, part.m[row], part.l[row],
-                                        part.o + row * part.o_stride, state.o_stride);
+  // Joins the block into the states of the rows that see it; a row's first block makes its state.
+  void join(int64_t block, const SoftmaxState& state, const SoftmaxState& part) const {
+    const int64_t first = first_row(block);
+    int64_t end = end_row(block);
+    for (; end > first && block == begin_block(end - 1); --end) copy(end - 1, part, state);
+    call_.ctx.kernels->f32.join_softmax(state.from(first), part.from(first), end - first);
   }
 
   void finish(int64_t row, const SoftmaxState& state) const {
@@ -128,58 +128,84 @@ float* row_scratch(const AttentionCall& call, int thread) {
   return (*call.ctx.scratch)[static_cast<std::size_t>(thread)].row.data();
 }
 
-// Each (run, kv head) on one thread.
-void attend_whole(const AttentionCall& call, const TokenRun* runs, int64_t num_runs, int threads) {
+// A kv head of a run, on one thread.
+void attend_head(const AttentionCall& call, const TokenRun& run, int64_t head, int thread) {
   const AttentionShape& shape = call.shape;
-  parallel_for(threads, 0, num_runs * shape.kv_heads, 1, [&](int64_t i, int64_t, int thread) {
-    const int64_t head = i % shape.kv_heads;
-    float* q_rows = row_scratch(call, thread);
-    float* states = q_rows + most_rows(shape) * shape.head_dim;
-    const Task task(call, runs[i / shape.kv_heads], head, q_rows);
-    const SoftmaxState state = state_at(shape, task.rows(), states),
-                       part = state_at(shape, task.rows(),
-                                       states + state_elements(shape, most_rows(shape)));
-    const int64_t begin = task.begin_block(0), end = task.end_block(task.rows() - 1);
-    for (int64_t b = begin; b < end; ++b) {
-      task.visit(b, std::min(b + 1, end - 1), head, b == begin ? state : part);
-      if (b == begin) continue;
-      for (int64_t r = task.first_row(b); r < task.end_row(b); ++r) task.join(r, b, state, part);
-    }
-    for (int64_t r = 0; r < task.rows(); ++r) task.finish(r, state);
+  float* q_rows = row_scratch(call, thread);
+  float* states = q_rows + most_rows(shape) * shape.head_dim;
+  const Task task(call, run, head, q_rows);
+  const SoftmaxState state = state_at(shape, task.rows(), states),
+                     part = state_at(shape, task.rows(),
+                                     states + state_elements(shape, most_rows(shape)));
+  const int64_t begin = task.begin_block(0), end = task.end_block(task.rows() - 1);
+  const int64_t next_head = std::min(head + 1, shape.kv_heads - 1);
+  for (int64_t b = begin; b < end; ++b) {
+    const bool last = b + 1 == end;
+    task.visit(b, last ? begin : b + 1, last ? next_head : head, b == begin ? state : part);
+    if (b > begin) task.join(b, state, part);
+  }
+  for (int64_t r = 0; r < task.rows(); ++r) task.finish(r, state);
+}
+
+void attend_whole(const AttentionCall& call, const TokenRun* runs, int64_t num_runs, int threads) {
+  const int64_t heads = call.shape.kv_heads;
+  parallel_for(threads, 0, num_runs * heads, 1, [&](int64_t i, int64_t, int thread) {
+    attend_head(call, runs[i / heads], i % heads, thread);
   });
 }
 
-// One run, too few kv heads for the threads: (kv head, block) in waves, then the joins in block
-// order. Same bits.
-void attend_split(const AttentionCall& call, const TokenRun& run, float* partials) {
+// A task of attend_split: a whole head, or one of the (block, head) that are dealt.
+struct SplitTask {
+  bool whole;
+  int64_t index;
+};
+
+// The tasks in an order that gives each thread's share of parallel_for `whole` heads and its even
+// part of the dealt ones.
+SplitTask split_task(int64_t index, int64_t whole, int64_t dealt, int64_t threads) {
+  for (int64_t thread = 0;; ++thread) {
+    const int64_t begin = thread * dealt / threads, own = (thread + 1) * dealt / threads - begin;
+    if (index < whole) return {true, thread * whole + index};
+    index -= whole;
+    if (index < own) return {false, begin + index};
+    index -= own;
+  }
+}
+
+// One run, too few kv heads for the threads: each thread has as many whole heads as the others;
+// the blocks of the rest, of one head at least, are dealt in waves so that all end together, and
+// joined in block order. Same bits.
+void attend_split(const AttentionCall& call, const TokenRun& run, int threads, float* partials) {
   const AttentionShape& shape = call.shape;
-  const int64_t heads = shape.kv_heads, rows = run.count * shape.group(),
+  const int64_t whole = (shape.kv_heads - 1) / threads, first_head = whole * threads;
+  const int64_t heads = shape.kv_heads - first_head, rows = run.count * shape.group(),
                 unit = state_elements(shape, rows);
   const int64_t begin = first_seen(call.tokens[run.first].pos, call.window) / kKvBlock;
   const int64_t blocks = call.tokens[run.first + run.count - 1].pos / kKvBlock + 1;
   const int64_t wave = std::max<int64_t>(kPartialElements / (heads * unit), 1);
-  float* states = partials + wave * heads * unit;  // (kv_heads) units
+  float* states = partials + wave * heads * unit;  // (heads) units
   for (int64_t first = begin; first < blocks; first += wave) {
-    const int64_t count = std::min(wave, blocks - first), end = heads * count;
+    const int64_t count = std::min(wave, blocks - first), dealt = heads * count;
+    const int64_t own = first == begin ? whole : 0;
     const auto part = [&](int64_t head, int64_t block) {
       return state_at(shape, rows, partials + (head * count + block - first) * unit);
     };
-    parallel_for(call.ctx.num_threads, 0, end, 1, [&](int64_t i, int64_t, int thread) {
-      const int64_t block = first + i / heads, head = i % heads;  // as they lie in memory
-      const int64_t next = std::min(i + 1, end - 1);
-      const Task task(call, run, head, row_scratch(call, thread));
-      task.visit(block, first + next / heads, next % heads, part(head, block));
+    parallel_for(threads, 0, own * threads + dealt, 1, [&](int64_t i, int64_t, int thread) {
+      const SplitTask split = split_task(i, own, dealt, threads);
+      if (split.whole) return attend_head(call, run, split.index, thread);
+      const int64_t block = first + split.index / heads, head = split.index % heads;
+      const int64_t next = std::min(split.index + 1, dealt - 1);  // as they lie in memory
+      const Task task(call, run, first_head + head, row_scratch(call, thread));
+      task.visit(block, first + next / heads, first_head + next % heads, part(head, block));
     });
     const int64_t last = first + count;
-    parallel_for(call.ctx.threads_for(end * unit * 4), 0, heads * rows, 1,
-                 [&](int64_t i, int64_t, int thread) {
-                   const int64_t head = i / rows, row = i % rows;
-                   const Task task(call, run, head, row_scratch(call, thread));
+    parallel_for(call.ctx.threads_for(dealt * unit * 4), 0, heads, 1,
+                 [&](int64_t head, int64_t, int thread) {
+                   const Task task(call, run, first_head + head, row_scratch(call, thread));
                    const SoftmaxState state = state_at(shape, rows, states + head * unit);
-                   const int64_t seen_end = std::min(last, task.end_block(row));
-                   for (int64_t b = std::max(first, task.begin_block(row)); b < seen_end; ++b)
-                     task.join(row, b, state, part(head, b));
-                   if (last == blocks) task.finish(row, state);
+                   for (int64_t b = first; b < last; ++b) task.join(b, state, part(head, b));
+                   if (last < blocks) return;
+                   for (int64_t row = 0; row < rows; ++row) task.finish(row, state);
                  });
   }
 }
@@ -247,7 +273,7 @@ void attend(const AttentionCall& call, const TokenRun* runs, int64_t num_runs, f
       positions * shape.kv_heads * shape.head_dim * 2 * tokens[0].layout->element_bytes();
   const int threads = call.ctx.threads_for(kv_bytes);
   if (num_runs == 1 && threads > 1 && positions > kKvBlock && shape.kv_heads < 8 * threads)
-    return attend_split(call, runs[0], partials);
+    return attend_split(call, runs[0], threads, partials);
   attend_whole(call, runs, num_runs, threads);
 }
 

@@ -43,19 +43,15 @@ struct Products<KvType::kInt8> {
 };
 
 // Asks for the block that comes next, a part of it in every step of scores, exponentials and
-// values, so that the memory rests in none of them; as far-apart streams: a CPU's own prefetchers
-// follow each.
+// values, so that the memory rests in none of them: in one stream, as streams a multiple of 4 KB
+// apart would push each other out of the cache's sets.
 struct Prefetch {
-  static constexpr uint64_t kStreams = 8;
   static constexpr int kLine = 64;
   const char* next;
-  uint64_t stream_bytes;
-  uint64_t line = 0;
   int due = 0;  // bytes of a line that were not asked for yet
 
   void lines(int64_t count) {
-    for (; count > 0; --count, ++line)
-      __builtin_prefetch(next + line % kStreams * stream_bytes + line / kStreams * kLine);
+    for (; count > 0; --count, next += kLine) __builtin_prefetch(next);
   }
   template <int bytes>
   void step() {
@@ -106,7 +102,7 @@ struct RowGroup {
   template <int V>
   void score(int64_t first, float (*s)[kKvBlock]) const {
     typename Products<type>::Sum sums[R][V];
-    multiply<type, R, V, V * kVectorBytes<type> / 2>(
+    multiply<type, R, V, V * kVectorBytes<type> * 3 / 4>(
         static_cast<const char*>(block.k) + first * kStepBytes<type>, kKvBlock * kStepBytes<type>,
         reinterpret_cast<const char*>(q), q_stride * 4, head_dim / kStepDepth<type>, prefetch,
         sums);
@@ -128,7 +124,7 @@ struct RowGroup {
   void weigh(int64_t d, const void* weights, const float* scales, int64_t count, float* o,
              int64_t o_stride) const {
     typename Products<type>::Sum sums[R][V];
-    multiply<type, R, V, V * kVectorBytes<type>>(
+    multiply<type, R, V, V * kVectorBytes<type> * 3 / 4>(
         static_cast<const char*>(block.v) + d * kStepBytes<type>, stride() * kStepBytes<type>,
         static_cast<const char*>(weights), kKvBlock * 4,
         (count + kStepDepth<type> - 1) / kStepDepth<type>, prefetch, sums);
@@ -145,48 +141,70 @@ struct RowGroup {
   }
 };
 
+// R rows of a block, of scores at first; rows side by side, as each waits for its own sums.
+template <int R>
+using BlockRows = float (&)[R][kKvBlock];
+
 // Scores to exp(score - max), in place; zeros below first, and from count to the next multiple
-// of 16. Asks for `ahead` lines a step.
-inline void softmax_block(float* s, int64_t first, int64_t count, Prefetch* prefetch, int64_t ahead,
-                          float* m, float* l) {
+// of 16. Asks for `ahead` lines a step. m, l: (R).
+template <int R>
+inline void softmax_block(BlockRows<R> s, int64_t first, int64_t count, Prefetch* prefetch,
+                          int64_t ahead, float* m, float* l) {
   const float minus_inf = -__builtin_inff();
   const int64_t keys = (count + kLanes - 1) / kLanes * kLanes;
-  for (int64_t j = 0; j < first; ++j) s[j] = minus_inf;
-  for (int64_t j = count; j < keys; ++j) s[j] = minus_inf;
-  F32x16 most = set_f32(minus_inf);
-  for (int64_t j = 0; j < keys; j += kLanes) most = max(load_f32(s + j), most);
-  *m = fold_max(most);
-  F32x16 sum = zero_f32();
-  for (int64_t j = 0; j < keys; j += kLanes) {
-    prefetch->lines(ahead);
-    const F32x16 e = exp(load_f32(s + j) - set_f32(*m));
-    store_f32(s + j, e);
-    sum = sum + e;
+  F32x16 most[R], sum[R];
+  for (int r = 0; r < R; ++r) {
+    for (int64_t j = 0; j < first; ++j) s[r][j] = minus_inf;
+    for (int64_t j = count; j < keys; ++j) s[r][j] = minus_inf;
+    most[r] = set_f32(minus_inf);
+    sum[r] = zero_f32();
   }
-  *l = fold_add(sum);
+  for (int64_t j = 0; j < keys; j += kLanes) {
+    for (int r = 0; r < R; ++r) most[r] = max(load_f32(s[r] + j), most[r]);
+  }
+  for (int r = 0; r < R; ++r) m[r] = fold_max(most[r]);
+  for (int r = 0; r < R; ++r) most[r] = set_f32(m[r]);
+  for (int64_t j = 0; j < keys; j += kLanes) {
+    for (int r = 0; r < R; ++r) {
+      prefetch->lines(ahead);
+      const F32x16 e = exp(load_f32(s[r] + j) - most[r]);
+      store_f32(s[r] + j, e);
+      sum[r] = sum[r] + e;
+    }
+  }
+  for (int r = 0; r < R; ++r) l[r] = fold_add(sum[r]);
 }
 
 // The weights of values: f16's are shortened in place; int8's become codes of e_j · v_scale_j, and
-// what scales them back is returned.
-template <KvType type>
-inline float prepare_weights(const KvBlock& block, int64_t count, float* e, int16_t* codes) {
+// scales what scales them back.
+template <KvType type, int R>
+inline void prepare_weights(const KvBlock& block, int64_t count, BlockRows<R> e,
+                            int16_t (&codes)[R][2 * kKvBlock], float (&scales)[R]) {
   if constexpr (type == KvType::kF16) {
-    for (int64_t j = 0; j < count; j += kLanes) store_f32(e + j, shorten(load_f32(e + j)));
+    for (int64_t j = 0; j < count; j += kLanes) {
+      for (int r = 0; r < R; ++r) store_f32(e[r] + j, shorten(load_f32(e[r] + j)));
+    }
   }
   if constexpr (type == KvType::kInt8) {
-    F32x16 most = zero_f32();
+    F32x16 most[R], inv[R];
+    for (int r = 0; r < R; ++r) most[r] = zero_f32();
     for (int64_t j = 0; j < count; j += kLanes) {
-      const F32x16 w = load_f32(e + j) * load_f32(block.v_scale + j);
-      store_f32(e + j, w);
-      most = max(w, most);
+      const F32x16 scale = load_f32(block.v_scale + j);
+      for (int r = 0; r < R; ++r) {
+        const F32x16 w = load_f32(e[r] + j) * scale;
+        store_f32(e[r] + j, w);
+        most[r] = max(w, most[r]);
+      }
     }
-    const float m = fold_max(most);
-    const F32x16 inv = set_f32(kQueryLevels / m);
-    for (int64_t j = 0; j < count; j += kLanes)
-      store_i16(codes + j, round_i32(load_f32(e + j) * inv));
-    return m / kQueryLevels;
+    for (int r = 0; r < R; ++r) {
+      const float m = fold_max(most[r]);
+      inv[r] = set_f32(kQueryLevels / m);
+      scales[r] = m / kQueryLevels;
+    }
+    for (int64_t j = 0; j < count; j += kLanes) {
+      for (int r = 0; r < R; ++r) store_i16(codes[r] + j, round_i32(load_f32(e[r] + j) * inv[r]));
+    }
   }
-  return 1.0f;
 }
 
 template <KvType type, int R>
@@ -197,17 +215,14 @@ inline void attend_rows(const RowGroup<type, R>& group, const QueryRows& rows, i
   alignas(64) float e[R][kKvBlock];
   alignas(64) int16_t codes[R][2 * kKvBlock];
   float scales[R];
-  // The half of the keys' bytes that the scores do not ask for, dealt to all vectors of them.
+  // The quarter of the bytes that scores and values do not ask for, dealt to all vectors of them.
   const int64_t ahead = group.head_dim * kStepBytes<type> / kStepDepth<type> / (8 * R);
   int64_t j = 0;
   for (; j + kWide <= kKvBlock && j < count - kWide + kLanes; j += kWide)
     group.template score<kSumVectors>(j, e);
   for (; j < count; j += kLanes) group.template score<1>(j, e);
-  for (int r = 0; r < R; ++r) {
-    softmax_block(e[r], rows.first[row], count, group.prefetch, ahead, out.m + row + r,
-                  out.l + row + r);
-    scales[r] = prepare_weights<type>(group.block, count, e[r], codes[r]);
-  }
+  softmax_block<R>(e, rows.first[row], count, group.prefetch, ahead, out.m + row, out.l + row);
+  prepare_weights<type, R>(group.block, count, e, codes, scales);
   const void* weights = type == KvType::kInt8 ? static_cast<const void*>(codes) : e;
   float* o = out.o + row * out.o_stride;
   int64_t d = 0;
@@ -220,16 +235,12 @@ inline void attend_rows(const RowGroup<type, R>& group, const QueryRows& rows, i
 template <KvType type>
 inline void attend_block(const KvBlock& block, const void* next, int64_t head_dim,
                          const QueryRows& rows, const SoftmaxState& out) {
-  const char* begin = static_cast<const char*>(block.k);
-  constexpr int64_t kBytes = kStepBytes<type> / kStepDepth<type>;  // of a key's or value's number
-  const int64_t numbers = kKvBlock * (head_dim + (head_dim + kLanes - 1) / kLanes * kLanes);
-  const uint64_t stream_bytes = static_cast<uint64_t>(numbers * kBytes) / Prefetch::kStreams;
   for (int64_t r = 0; r < rows.count;) {
     int64_t same = 1;  // rows that see the same positions
     while (same < kRows && r + same < rows.count && rows.seen[r + same] == rows.seen[r] &&
            rows.first[r + same] == rows.first[r])
       ++same;
-    Prefetch prefetch{r ? begin : static_cast<const char*>(next), stream_bytes};
+    Prefetch prefetch{static_cast<const char*>(r ? block.k : next)};
     const float *q = rows.q + r * rows.q_stride, *factors = rows.factors + r;
     if (same == 4) {
       attend_rows<type, 4>({block, head_dim, q, rows.q_stride, factors, &prefetch}, rows, r, out);
@@ -242,15 +253,28 @@ inline void attend_block(const KvBlock& block, const void* next, int64_t head_di
   }
 }
 
-inline void join_softmax(float* m, float* l, float* o, float p_m, float p_l, const float* p_o,
-                         int64_t n) {
-  const float most = *m > p_m ? *m : p_m;
-  const float a = exp_f32_1(*m - most), c = exp_f32_1(p_m - most);
-  *m = most;
-  *l = *l * a + p_l * c;
-  const F32x16 av = set_f32(a), cv = set_f32(c);
-  for (int64_t i = 0; i < n; i += kLanes)
-    store_f32(o + i, load_f32(o + i) * av + load_f32(p_o + i) * cv);
+inline void join_softmax(const SoftmaxState& s, const SoftmaxState& p, int64_t rows) {
+  for (int64_t first = 0; first < rows; first += kLanes) {
+    const int64_t n = rows - first < kLanes ? rows - first : kLanes;
+    const SoftmaxState to = s.from(first), part = p.from(first);
+    alignas(64) float a[kLanes] = {}, c[kLanes] = {};
+    for (int64_t r = 0; r < n; ++r) {
+      const float most = to.m[r] > part.m[r] ? to.m[r] : part.m[r];
+      a[r] = to.m[r] - most;
+      c[r] = part.m[r] - most;
+      to.m[r] = most;
+    }
+    store_f32(a, exp(load_f32(a)));
+    store_f32(c, exp(load_f32(c)));
+    for (int64_t r = 0; r < n; ++r) {
+      to.l[r] = to.l[r] * a[r] + part.l[r] * c[r];
+      const F32x16 av = set_f32(a[r]), cv = set_f32(c[r]);
+      float* o = to.o + r * to.o_stride;
+      const float* p_o = part.o + r * part.o_stride;
+      for (int64_t i = 0; i < to.o_stride; i += kLanes)
+        store_f32(o + i, load_f32(o + i) * av + load_f32(p_o + i) * cv);
+    }
+  }
 }
 
 inline void divide(const float* o, float l, int64_t n, float* y) {

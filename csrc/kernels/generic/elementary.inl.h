@@ -71,11 +71,5 @@ inline F32x16 exp(F32x16 x) {
   return select_gt(set_f32(-87.3125f), x, zero_f32(), p);
 }
 
-inline float exp_f32_1(float x) {
-  float lanes[16];
-  store_f32(lanes, exp(set_f32(x)));
-  return lanes[0];
-}
-
 }  // namespace
 }  // namespace bitinfer
