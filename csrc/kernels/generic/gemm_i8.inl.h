@@ -8,11 +8,27 @@
 // token. Included inside the anonymous namespace of a row, after token_blocks.inl.h.
 #pragma once
 
+// Of several passes over the same rows each but the first fetches its part of those that come next:
+// else the memory would rest in them.
+template <int rows>
+BITINFER_INLINE void fetch_next_rows(const int8_t* const* w, int64_t k_padded, int64_t pass,
+                                     int64_t passes) {
+  const int64_t part = ceil_div(k_padded - kPrefetchAhead, passes - 1);
+  const int64_t begin = k_padded + kPrefetchAhead + (pass - 1) * part;
+  for (int64_t at = begin; at < begin + part; at += 64) {
+    for (int r = 0; r < rows; ++r) prefetch(reinterpret_cast<const uint8_t*>(w[r]) + at);
+  }
+}
+
 template <int rows, int tokens>
 BITINFER_INLINE void gemm_i8_rows(const int8_t* const* w, const int8_t* a, int64_t a_stride,
                                   const int32_t* a_sum, int64_t m, int64_t k_padded,
                                   int32_t* const* acc, int64_t acc_stride) {
+  const int64_t passes = ceil_div(m, tokens);
+  int64_t pass = 0;
   for_each_token_block<tokens>(0, m, [&](auto here, int64_t i) {
+    if (pass > 0) fetch_next_rows<rows>(w, k_padded, pass, passes);
+    ++pass;
     int32_t* out[rows];
     for (int r = 0; r < rows; ++r) out[r] = acc[r] + i * acc_stride;
     dot_rows<rows, decltype(here)::value>(w, a + i * a_stride, a_stride, a_sum + i, k_padded, out,
