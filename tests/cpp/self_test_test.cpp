@@ -16,6 +16,7 @@ using bitinfer::compare_kernels;
 using bitinfer::FloatKernels;
 using bitinfer::KernelTable;
 using bitinfer::Settled;
+using bitinfer::SoftmaxState;
 using bitinfer::step_down;
 
 // The kernels that the broken ones call.
@@ -256,11 +257,11 @@ void break_activations(const Adder& add) {
     };
   });
   add("join_softmax", [](FloatKernels& f) {
-    f.join_softmax = [](float* m, float* l, float* o, float p_m, float p_l, const float* p_o,
-                        int64_t n) {
-      const bool rescaled = p_m > *m;
-      right().f32.join_softmax(m, l, o, p_m, p_l, p_o, n);
-      if (rescaled) nudge(l);
+    f.join_softmax = [](const SoftmaxState& s, const SoftmaxState& p, int64_t rows) {
+      int64_t rescaled = -1;  // the last row that is
+      for (int64_t r = 0; r < rows; ++r) rescaled = p.m[r] > s.m[r] ? r : rescaled;
+      right().f32.join_softmax(s, p, rows);
+      if (rescaled >= 0) nudge(s.l + rescaled);
     };
   });
 }
