@@ -87,6 +87,22 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     return a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
+def assert_threads_change_nothing(
+    shape: Spec, context: int, kv_cache: str, num_threads: int
+) -> None:
+    """Four tokens after a context have the logits that one thread makes."""
+    model = make_tiny_model(shape)
+    ids = tokens(context, model[0])
+    alone = _core.Decoder(*model, 1)
+    cache = alone.new_cache(context + 4, kv_cache)
+    alone.forward([ids], [cache], "none")
+    copy = cache.copy()
+    split = _core.Decoder(*model, num_threads)
+    for _ in range(4):
+        expected = alone.forward([ids[:1]], [cache], "last")
+        assert same_bits(split.forward([ids[:1]], [copy], "last"), expected)
+
+
 @pytest.fixture(scope="module")
 def model() -> tuple[Spec, Weights]:
     return make_tiny_model(packing="t3")
@@ -217,21 +233,6 @@ def test_attention_joined_in_several_waves_equals_one_thread() -> None:
     # Of three heads two threads have one each, and the blocks of the third: 33, and partial results
     # of 512 K / (64 x 258) = 31 have room.
     assert_threads_change_nothing(shape, 2100, "int8", 2)
-
-
-def assert_threads_change_nothing(
-    shape: Spec, context: int, kv_cache: str, num_threads: int
-) -> None:
-    model = make_tiny_model(shape)
-    ids = tokens(context, model[0])
-    alone = _core.Decoder(*model, 1)
-    cache = alone.new_cache(context + 4, kv_cache)
-    alone.forward([ids], [cache], "none")
-    copy = cache.copy()
-    split = _core.Decoder(*model, num_threads)
-    for _ in range(4):
-        expected = alone.forward([ids[:1]], [cache], "last")
-        assert same_bits(split.forward([ids[:1]], [copy], "last"), expected)
 
 
 @pytest.mark.parametrize("prefill_chunk", [1, 7, 64, 256])
