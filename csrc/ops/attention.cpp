@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "threads/dealt_task.h"
 #include "threads/thread_pool.h"
 
 namespace bitinfer {
@@ -154,30 +155,12 @@ void attend_whole(const AttentionCall& call, const TokenRun* runs, int64_t num_r
   });
 }
 
-// A task of attend_split: a whole head, or one of the (block, head) that are dealt.
-struct SplitTask {
-  bool whole;
-  int64_t index;
-};
-
-// The tasks in an order that gives each thread's share of parallel_for `whole` heads and its even
-// part of the dealt ones.
-SplitTask split_task(int64_t index, int64_t whole, int64_t dealt, int64_t threads) {
-  for (int64_t thread = 0;; ++thread) {
-    const int64_t begin = thread * dealt / threads, own = (thread + 1) * dealt / threads - begin;
-    if (index < whole) return {true, thread * whole + index};
-    index -= whole;
-    if (index < own) return {false, begin + index};
-    index -= own;
-  }
-}
-
 // One run, too few kv heads for the threads: each thread has as many whole heads as the others;
 // the blocks of the rest, of one head at least, are dealt in waves so that all end together, and
 // joined in block order. Same bits.
 void attend_split(const AttentionCall& call, const TokenRun& run, int threads, float* partials) {
   const AttentionShape& shape = call.shape;
-  const int64_t whole = (shape.kv_heads - 1) / threads, first_head = whole * threads;
+  const int64_t first_head = (shape.kv_heads - 1) / threads * threads;  // that is dealt
   const int64_t heads = shape.kv_heads - first_head, rows = run.count * shape.group(),
                 unit = state_elements(shape, rows);
   const int64_t begin = first_seen(call.tokens[run.first].pos, call.window) / kKvBlock;
@@ -186,15 +169,15 @@ void attend_split(const AttentionCall& call, const TokenRun& run, int threads, f
   float* states = partials + wave * heads * unit;  // (heads) units
   for (int64_t first = begin; first < blocks; first += wave) {
     const int64_t count = std::min(wave, blocks - first), dealt = heads * count;
-    const int64_t own = first == begin ? whole : 0;
+    const int64_t counts[] = {first == begin ? first_head : 0, dealt};
     const auto part = [&](int64_t head, int64_t block) {
       return state_at(shape, rows, partials + (head * count + block - first) * unit);
     };
-    parallel_for(threads, 0, own * threads + dealt, 1, [&](int64_t i, int64_t, int thread) {
-      const SplitTask split = split_task(i, own, dealt, threads);
-      if (split.whole) return attend_head(call, run, split.index, thread);
-      const int64_t block = first + split.index / heads, head = split.index % heads;
-      const int64_t next = std::min(split.index + 1, dealt - 1);  // as they lie in memory
+    parallel_for(threads, 0, counts[0] + dealt, 1, [&](int64_t i, int64_t, int thread) {
+      const DealtTask at = dealt_task(counts, 2, threads, i);
+      if (at.kind == 0) return attend_head(call, run, at.index, thread);
+      const int64_t block = first + at.index / heads, head = at.index % heads;
+      const int64_t next = std::min(at.index + 1, dealt - 1);  // as they lie in memory
       const Task task(call, run, first_head + head, row_scratch(call, thread));
       task.visit(block, first + next / heads, first_head + next % heads, part(head, block));
     });

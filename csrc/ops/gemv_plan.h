@@ -9,6 +9,7 @@
 #include "ops/linear.h"
 #include "ops/op_context.h"
 #include "pack/format.h"
+#include "threads/dealt_task.h"
 
 namespace bitinfer {
 
@@ -93,20 +94,16 @@ struct TaskPlace {
   int64_t task;
 };
 
-// The tasks of all matrices in an order that gives each thread's share of parallel_for its even
-// part of every matrix, neighbouring tiles one after the other.
+// The task of all matrices that parallel_for runs at `index`.
 inline TaskPlace place_of(const GemvPlan* plans, int count, int64_t threads, int64_t index) {
-  for (int64_t thread = 0;; ++thread) {
-    for (int i = 0; i < count; ++i) {
-      const int64_t kinds[] = {plans[i].full_tasks, plans[i].small_tasks};
-      for (int kind = 0; kind < 2; ++kind) {
-        const int64_t begin = thread * kinds[kind] / threads;
-        const int64_t own = (thread + 1) * kinds[kind] / threads - begin;
-        if (index < own) return {i, begin + index + kind * plans[i].full_tasks};
-        index -= own;
-      }
-    }
+  int64_t counts[2 * kMaxOutputs];
+  for (int i = 0; i < count; ++i) {
+    counts[2 * i] = plans[i].full_tasks;
+    counts[2 * i + 1] = plans[i].small_tasks;
   }
+  const DealtTask at = dealt_task(counts, 2 * count, threads, index);
+  const int matrix = at.kind / 2;
+  return {matrix, at.index + (at.kind % 2) * plans[matrix].full_tasks};
 }
 
 }  // namespace bitinfer
