@@ -22,10 +22,9 @@ KernelTable make_kernel_table();
 namespace avx2 {
 namespace {
 
-constexpr int kPrefetchAhead = 2048;  // bytes ahead of the present read, in every stream
-
 // clang-format off: each uses the ones before it
 #include "kernels/avx2/bytes.h"
+#include "kernels/generic/read_ahead.inl.h"
 #include "kernels/generic/lane_groups.inl.h"
 #include "kernels/generic/read_streams.inl.h"
 #include "kernels/generic/byte_sums.inl.h"
@@ -76,7 +75,7 @@ BITINFER_SYMBOL void ternary_gemv_addsub_i8_i2_i32(const TileStreams& streams, i
 BITINFER_SYMBOL void ternary_gemv_addsub_i8_t3_i32(const TileStreams& streams, int64_t num_blocks,
                                                    const Activation& a) {
   const int64_t tile_bytes = (num_blocks << 7) + (num_blocks << 5);  // 160 a K-block
-  for_each_lane_group<4>(streams, tile_bytes, kT3Rows,
+  for_each_lane_group<2>(streams, tile_bytes, kT3Rows,
                          [&](const auto& lanes) { t3_lane_group(lanes, num_blocks, a.tables); });
 }
 

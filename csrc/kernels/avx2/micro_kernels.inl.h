@@ -2,7 +2,7 @@
 // anonymous namespace.
 #pragma once
 
-constexpr DotShape kFewHead = {4, 2};
+constexpr DotShape kFewHead = {2, 2};
 constexpr DotShape kBatchHead = {4, 2};
 
 // See ternary_gemm.inl.h. A pair c * a is in -512..508: int16 holds 64 of them.
@@ -84,9 +84,9 @@ BITINFER_INLINE int64_t multiply_peak_steps(int64_t steps) {
 // See gemm_i8.inl.h. |w| * (a with w's sign): |-128| is 128 unsigned, so a pair is at most
 // 2 * 128 * 127 < 32768.
 template <int rows, int tokens>
-BITINFER_INLINE void dot_rows(const int8_t* const* w, const int8_t* a, int64_t a_stride,
-                              const int32_t* /*a_sum*/, int64_t k, int32_t* const* acc,
-                              int64_t acc_stride) {
+BITINFER_INLINE void dot_rows(const int8_t* const* w, int64_t ahead, const int8_t* a,
+                              int64_t a_stride, const int32_t* /*a_sum*/, int64_t k,
+                              int32_t* const* acc, int64_t acc_stride) {
   const __m256i ones = _mm256_set1_epi16(1);
   __m256i sum[rows][tokens];
   for (int r = 0; r < rows; ++r) {
@@ -94,7 +94,7 @@ BITINFER_INLINE void dot_rows(const int8_t* const* w, const int8_t* a, int64_t a
   }
   for (int64_t at = 0; at < k; at += 32) {
     for (int r = 0; r < rows; ++r) {
-      prefetch(reinterpret_cast<const uint8_t*>(w[r]) + at + kPrefetchAhead);
+      prefetch(reinterpret_cast<const uint8_t*>(w[r]) + at + ahead);
       const __m256i weight = load32(w[r] + at);
       const __m256i magnitude = _mm256_abs_epi8(weight);
       for (int t = 0; t < tokens; ++t) {

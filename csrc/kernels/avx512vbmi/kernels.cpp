@@ -27,10 +27,9 @@ KernelTable make_kernel_table();
 namespace avx512vbmi {
 namespace {
 
-constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in every stream
-
 // clang-format off: each uses the ones before it
 #include "kernels/avx512vnni/words.h"
+#include "kernels/generic/read_ahead.inl.h"
 #include "kernels/generic/lane_groups.inl.h"
 #include "kernels/generic/unpack_panel.inl.h"
 #include "kernels/avx512vnni/unpack_b1.inl.h"
@@ -53,7 +52,7 @@ BITINFER_SYMBOL void build_tables_i8_t5(const int8_t* codes, int64_t block_begin
 
 BITINFER_SYMBOL void ternary_gemv_addsub_i8_t5_i32(const TileStreams& streams, int64_t num_blocks,
                                                    const Activation& a) {
-  for_each_lane_group<8>(streams, num_blocks << 6, kT5Rows,
+  for_each_lane_group<4>(streams, num_blocks << 6, kT5Rows,
                          [&](const auto& lanes) { t5_lanes(lanes, num_blocks, a.tables); });
 }
 

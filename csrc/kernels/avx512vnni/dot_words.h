@@ -8,7 +8,7 @@ constexpr int kMicroTokens =
     12;  // 2 vectors x 12 tokens of sums, 2 of codes, 1 of activations: 27 registers
 constexpr DotShape kFewI2 = {4, 3};
 constexpr int64_t kFewI2Tokens = 64;  // up to so many gemm_few_i2 is faster than panels
-constexpr DotShape kFewHead = {4, 2};
+constexpr DotShape kFewHead = {2, 2};
 constexpr DotShape kBatchHead = {4, 5};
 
 BITINFER_INLINE DotVec load_dot(const void* p) { return load64(p); }

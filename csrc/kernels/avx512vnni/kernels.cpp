@@ -31,10 +31,9 @@ KernelTable make_kernel_table();
 namespace avx512vnni {
 namespace {
 
-constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in every stream
-
 // clang-format off: each uses the ones before it
 #include "kernels/avx512vnni/words.h"
+#include "kernels/generic/read_ahead.inl.h"
 #include "kernels/generic/lane_groups.inl.h"
 #include "kernels/generic/read_streams.inl.h"
 #include "kernels/generic/unpack_panel.inl.h"

@@ -8,7 +8,7 @@ constexpr int kMicroTokens =
     6;  // 2 vectors x 6 tokens of sums, 2 of codes, 1 of activations: 15 registers
 constexpr DotShape kFewI2 = {2, 3};
 constexpr int64_t kFewI2Tokens = 32;  // up to so many gemm_few_i2 is faster than panels
-constexpr DotShape kFewHead = {4, 2};
+constexpr DotShape kFewHead = {2, 2};
 constexpr DotShape kBatchHead = {2, 5};
 
 BITINFER_INLINE DotVec load_dot(const void* p) {

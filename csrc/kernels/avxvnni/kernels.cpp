@@ -18,10 +18,9 @@ KernelTable make_kernel_table();
 namespace avxvnni {
 namespace {
 
-constexpr int kPrefetchAhead = 2048;  // bytes ahead of the present read, in every stream
-
 // clang-format off: each uses the ones before it
 #include "kernels/avx2/bytes.h"
+#include "kernels/generic/read_ahead.inl.h"
 #include "kernels/generic/lane_groups.inl.h"
 #include "kernels/generic/read_streams.inl.h"
 #include "kernels/generic/unpack_panel.inl.h"

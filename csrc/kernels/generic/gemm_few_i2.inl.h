@@ -19,7 +19,7 @@ BITINFER_SYMBOL void i2_dot_tokens(const uint8_t* const* w, int64_t num_blocks, 
     // column of the vector's first code
     const int8_t* act = a + at / kI2BlockBytes * kI2BlockK + at % kI2BlockBytes;
 #pragma GCC unroll 4
-    for (int r = 0; r < rows; ++r) prefetch(w[r] + at + kPrefetchAhead);
+    for (int r = 0; r < rows; ++r) prefetch(w[r] + at + prefetch_ahead<rows>(r));
 #pragma GCC unroll 4
     for (int g = 0; g < 4; ++g) {
       DotVec x[tokens];

@@ -3,18 +3,21 @@
 //
 //   acc[m][n] = sum_k w[n][k] * a[m][k]
 //
-// Needs DotShapes kFewHead and kBatchHead of the row, and its dot_rows<rows, tokens>(w, a,
-// a_stride, a_sum, k, acc, acc_stride): w[r] points at a row, acc[r] at its sum for the first
-// token. Included inside the anonymous namespace of a row, after token_blocks.inl.h.
+// Needs DotShapes kFewHead and kBatchHead of the row, and its dot_rows<rows, tokens>(w,
+// ahead, a, a_stride, a_sum, k, acc, acc_stride): w[r] points at a row, of which it prefetches
+// `ahead` bytes ahead, acc[r] at its sum for the first token. Included inside the anonymous
+// namespace of a row, after token_blocks.inl.h.
 #pragma once
 
-// Of several passes over the same rows each but the first fetches its part of those that come next:
-// else the memory would rest in them.
+// Of several passes over the same rows the first fetches so many bytes of those that come next, and
+// the others the rest: else the memory would rest in them.
+constexpr int64_t kFirstPassAhead = 1024;
+
 template <int rows>
 BITINFER_INLINE void fetch_next_rows(const int8_t* const* w, int64_t k_padded, int64_t pass,
                                      int64_t passes) {
-  const int64_t part = ceil_div(k_padded - kPrefetchAhead, passes - 1);
-  const int64_t begin = k_padded + kPrefetchAhead + (pass - 1) * part;
+  const int64_t part = ceil_div(k_padded - kFirstPassAhead, passes - 1);
+  const int64_t begin = k_padded + kFirstPassAhead + (pass - 1) * part;
   for (int64_t at = begin; at < begin + part; at += 64) {
     for (int r = 0; r < rows; ++r) prefetch(reinterpret_cast<const uint8_t*>(w[r]) + at);
   }
@@ -25,14 +28,15 @@ BITINFER_INLINE void gemm_i8_rows(const int8_t* const* w, const int8_t* a, int64
                                   const int32_t* a_sum, int64_t m, int64_t k_padded,
                                   int32_t* const* acc, int64_t acc_stride) {
   const int64_t passes = ceil_div(m, tokens);
+  const int64_t ahead = passes == 1 ? kBytesAhead / rows : kFirstPassAhead;
   int64_t pass = 0;
   for_each_token_block<tokens>(0, m, [&](auto here, int64_t i) {
     if (pass > 0) fetch_next_rows<rows>(w, k_padded, pass, passes);
     ++pass;
     int32_t* out[rows];
     for (int r = 0; r < rows; ++r) out[r] = acc[r] + i * acc_stride;
-    dot_rows<rows, decltype(here)::value>(w, a + i * a_stride, a_stride, a_sum + i, k_padded, out,
-                                          acc_stride);
+    dot_rows<rows, decltype(here)::value>(w, ahead, a + i * a_stride, a_stride, a_sum + i, k_padded,
+                                          out, acc_stride);
   });
 }
 

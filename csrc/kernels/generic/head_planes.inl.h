@@ -63,7 +63,8 @@ BITINFER_INLINE void add_pairs(PlaneRows<rows>& w, const int8_t* a, int64_t a_st
 template <HeadSplit split, int pairs, int rows>
 BITINFER_INLINE void add_block(PlaneRows<rows>& w, const int8_t* a, int64_t a_stride) {
   for (int r = 0; r < rows; ++r) {
-    for (int line = 0; line <= pairs; ++line) prefetch(w.row[r] + 64 * line + kPrefetchAhead);
+    for (int line = 0; line <= pairs; ++line)
+      prefetch(w.row[r] + 64 * line + prefetch_ahead<rows>(r));
   }
   for (int part = 0; part < 64; part += kPlaneVec) {
     add_pairs<split, pairs, 0>(w, a, a_stride, part);

@@ -2,8 +2,8 @@
 //
 // Tiles are taken in the order of reading: tile 0 of every stream, then tile 1, ... With few
 // streams a group holds neighbouring tiles of one stream, so that a table load is shared even
-// there. Included inside the anonymous namespace of a row; no multiply, since the addsub kernels
-// use it.
+// there. Included inside the anonymous namespace of a row, after read_ahead.inl.h; no multiply,
+// since the addsub kernels use it.
 #pragma once
 
 template <int count>
@@ -12,15 +12,6 @@ struct LaneGroup {
   const uint8_t* tile[count];
   int32_t* acc[count];
 };
-
-// Bytes ahead of its present read that lane r of `count` prefetches, kPrefetchAhead on the average.
-// Tiles of t5 and i2 begin at the same place of a page for many K, 2,560 among them; lanes that
-// fetched in step would ask for the same cache sets and memory channels at once.
-constexpr int64_t kPrefetchStep = 192;  // bytes; three lines: of the steps up to 320 the fastest
-template <int count>
-BITINFER_INLINE constexpr int64_t prefetch_ahead(int r) {
-  return kPrefetchAhead + (2 * r - (count - 1)) * (kPrefetchStep / 2);
-}
 
 // What a kernel prefetches while it reads a block of lane r. Not lambdas: GCC 12 takes a function
 // that only prefetches for one without effect, and drops calls that need not be inlined.

@@ -1,6 +1,6 @@
 // The memory roofline: reads every byte once, in the access pattern of the GEMV kernels (a cache
-// line of each far-apart stream in turn, prefetched kPrefetchAhead bytes ahead), and does nothing
-// else with it. Needs WordVec (load, add of 32-bit lanes, fold) and kPrefetchAhead of the row.
+// line of each far-apart stream in turn, prefetched as theirs are), and does nothing else with it.
+// Needs read_ahead.inl.h and WordVec (load, add of 32-bit lanes, fold).
 #pragma once
 
 template <int num_streams>
@@ -14,7 +14,7 @@ BITINFER_INLINE uint32_t sum_streams(const uint8_t* data, int64_t stream_bytes) 
   }
   for (int64_t offset = 0; offset < stream_bytes; offset += 64) {
     for (int s = 0; s < num_streams; ++s) {
-      prefetch(stream[s] + offset + kPrefetchAhead);
+      prefetch(stream[s] + offset + prefetch_ahead<num_streams>(s));
       for (int v = 0; v < kVecs; ++v) {
         const uint8_t* vec = stream[s] + offset + v * static_cast<int>(sizeof(WordVec));
         sums[s] = add_words(sums[s], load_words(vec));

@@ -38,7 +38,8 @@ BITINFER_INLINE void b1_add_lanes(const uint8_t** tile, const uint8_t* tables, i
                                   ByteSums (*sums)[kB1Vecs]) {
   if (left >= blocks) {
     for (int r = 0; r < count; ++r) {
-      for (int b = 0; b < blocks; ++b) prefetch(tile[r] + b * kB1BlockBytes + kPrefetchAhead);
+      for (int b = 0; b < blocks; ++b)
+        prefetch(tile[r] + b * kB1BlockBytes + prefetch_ahead<count>(r));
       for (int v = 0; v < kB1Vecs; ++v)
         b1_add_blocks<blocks>(tile[r] + v * static_cast<int>(sizeof(ByteVec)), tables, sums[r][v]);
       tile[r] += blocks * kB1BlockBytes;

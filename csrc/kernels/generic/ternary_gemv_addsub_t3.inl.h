@@ -52,12 +52,13 @@ BITINFER_INLINE void t3_add_block(const uint8_t* const* tile, const uint8_t* tab
   for (int r = 0; r < lanes; ++r) sums[r][v].widen(low[r], high[r]);
 }
 
-// The same of `lanes` neighbours, whole, while those ahead are fetched.
-template <int lanes>
+// The same of `lanes` neighbours of `count` lanes, whole, while those ahead are fetched.
+template <int lanes, int count>
 BITINFER_INLINE void t3_add_tiles(const uint8_t** tile, const uint8_t* tables,
                                   ByteSums (*sums)[kT3Vecs]) {
   for (int r = 0; r < lanes; ++r) {
-    for (int line = 0; line < kT3BlockBytes; line += 64) prefetch(tile[r] + kPrefetchAhead + line);
+    for (int line = 0; line < kT3BlockBytes; line += 64)
+      prefetch(tile[r] + kBytesAhead / count + line);
   }
   for (int v = 0; v < kT3Vecs; ++v) t3_add_block<lanes>(tile, tables, v, sums);
   for (int r = 0; r < lanes; ++r) tile[r] += kT3BlockBytes;
@@ -78,9 +79,9 @@ BITINFER_INLINE void t3_lane_group(const LaneGroup<count>& lanes, int64_t num_bl
     for (int64_t b = 0; b < blocks; ++b, tables += kT3TableBytes) {
       constexpr int kRest = count % kT3Together;
       for (int r = 0; r < count - kRest; r += kT3Together)
-        t3_add_tiles<kT3Together>(tile + r, tables, sums + r);
+        t3_add_tiles<kT3Together, count>(tile + r, tables, sums + r);
       if constexpr (kRest > 0)
-        t3_add_tiles<kRest>(tile + count - kRest, tables, sums + count - kRest);
+        t3_add_tiles<kRest, count>(tile + count - kRest, tables, sums + count - kRest);
     }
     for (int r = 0; r < count; ++r) {
       for (int v = 0; v < kT3Vecs; ++v) {

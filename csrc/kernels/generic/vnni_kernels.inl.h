@@ -101,9 +101,9 @@ BITINFER_INLINE int64_t multiply_peak_steps(int64_t steps) {
 
 // See gemm_i8.inl.h. w + 128 is unsigned: acc = sum_k (w + 128) * a - 128 * a_sum, mod 2^32.
 template <int rows, int tokens>
-BITINFER_INLINE void dot_rows(const int8_t* const* w, const int8_t* a, int64_t a_stride,
-                              const int32_t* a_sum, int64_t k, int32_t* const* acc,
-                              int64_t acc_stride) {
+BITINFER_INLINE void dot_rows(const int8_t* const* w, int64_t ahead, const int8_t* a,
+                              int64_t a_stride, const int32_t* a_sum, int64_t k,
+                              int32_t* const* acc, int64_t acc_stride) {
   const DotVec bias = fill_dot_bytes(-128);
   DotVec sum[tokens][rows];
 #pragma GCC unroll 8
@@ -115,7 +115,7 @@ BITINFER_INLINE void dot_rows(const int8_t* const* w, const int8_t* a, int64_t a
     DotVec biased[rows];
 #pragma GCC unroll 8
     for (int r = 0; r < rows; ++r) {
-      prefetch(reinterpret_cast<const uint8_t*>(w[r]) + at + kPrefetchAhead);
+      prefetch(reinterpret_cast<const uint8_t*>(w[r]) + at + ahead);
       biased[r] = xor_dot(load_dot(w[r] + at), bias);
     }
 #pragma GCC unroll 8

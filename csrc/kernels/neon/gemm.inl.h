@@ -188,7 +188,7 @@ inline void multiply_i8(const int8_t* w, int64_t k, const int8_t* a, int64_t a_s
       }
     }
     if (c % 64 == 0) {
-      for (int n = 0; n < NR; ++n) __builtin_prefetch(w + n * k + c + kPrefetchAhead);
+      for (int n = 0; n < NR; ++n) __builtin_prefetch(w + n * k + c + kBytesAhead / NR);
     }
   }
   store_lane_sums<NR, MR>(sum, acc, acc_stride, false);

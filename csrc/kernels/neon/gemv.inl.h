@@ -13,7 +13,9 @@ namespace bitinfer {
 namespace neon {
 namespace {
 
-constexpr int kPrefetchAhead = 1024;  // bytes ahead of the weights being read
+#include "kernels/generic/read_ahead.inl.h"
+
+constexpr int64_t kStreamAhead = kBytesAhead / kMaxStreams;  // that each stream prefetches
 constexpr int64_t kI2BlockBytes = kLayouts[static_cast<int>(Packing::kI2)].block_bytes;
 constexpr int64_t kI2BlockK = kLayouts[static_cast<int>(Packing::kI2)].block_k;
 
@@ -67,7 +69,7 @@ BITINFER_INLINE void gemv_i2(const TileStreams& streams, int64_t num_blocks, con
     const int8_t* codes = a.codes;
     for (int64_t block = 0; block < num_blocks; ++block) {
       for (int s = 0; s < streams.num_streams; ++s) {
-        __builtin_prefetch(w[s] + kPrefetchAhead);
+        __builtin_prefetch(w[s] + kStreamAhead);
         sum[s] = add_block(w[s], codes, sum[s]);
         w[s] += kI2BlockBytes;
       }

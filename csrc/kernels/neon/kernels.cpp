@@ -52,7 +52,7 @@ uint32_t read_streams(const uint8_t* data, int64_t bytes, int num_streams) {
   for (int64_t offset = 0; offset < stream_bytes; offset += 64) {
     for (int s = 0; s < num_streams; ++s) {
       const uint8_t* line = data + s * stream_bytes + offset;
-      __builtin_prefetch(line + kPrefetchAhead);
+      __builtin_prefetch(line + kBytesAhead / num_streams);
       for (int q = 0; q < 4; ++q)
         sum[q] = vaddq_u32(sum[q], vreinterpretq_u32_u8(vld1q_u8(line + 16 * q)));
     }

@@ -72,7 +72,7 @@ BITINFER_INLINE const uint8_t* add_t3_chunk(const uint8_t* w, const uint8_t* tab
   for (int16x8_t& hi : sums.hi) hi = vdupq_n_s16(0);
   for (uint8x16_t& signs : sums.signs) signs = vdupq_n_u8(0);
   for (int64_t block = 0; block < num_blocks; ++block) {
-    for (int line = 0; line < 3; ++line) __builtin_prefetch(w + kPrefetchAhead + 64 * line);
+    for (int line = 0; line < 3; ++line) __builtin_prefetch(w + kStreamAhead + 64 * line);
     add_t3_half_block<0>(w, table, &sums);
     add_t3_half_block<1>(w, table, &sums);
     w += kT3BlockBytes;

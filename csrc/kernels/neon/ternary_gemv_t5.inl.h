@@ -47,7 +47,7 @@ BITINFER_INLINE const uint8_t* add_t5_chunk(const uint8_t* w, const uint8_t* tab
   uint8x16_t sign_bit = vdupq_n_u8(0x80);
   asm("" : "+w"(sign_bit));  // if its value is known, a register goes to the mask 0x7f as well
   for (int64_t block = 0; block < num_blocks; ++block) {
-    __builtin_prefetch(w + kPrefetchAhead);
+    __builtin_prefetch(w + kStreamAhead);
     const uint8x16x4_t low0 = vld1q_u8_x4(table), low1 = vld1q_u8_x4(table + 64);
     const uint8x16x4_t high0 = vld1q_u8_x4(table + 128), high1 = vld1q_u8_x4(table + 192);
     const auto add_rows16 = [&](T5Sums& sums) __attribute__((always_inline)) {

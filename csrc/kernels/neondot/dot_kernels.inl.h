@@ -43,7 +43,7 @@ inline __attribute__((always_inline)) void i2_dot_lanes(const LaneGroup<count>& 
   }
   const int8_t* act = a.codes;
   for (int64_t b = 0; b < num_blocks; ++b, act += kLayout.block_k) {
-    for (int r = 0; r < count; ++r) __builtin_prefetch(w[r] + kPrefetchAhead);
+    for (int r = 0; r < count; ++r) __builtin_prefetch(w[r] + prefetch_ahead<count>(r));
     for (int part = 0; part < kLayout.block_bytes; part += 16) {
       int8x16_t x[4];
       for (int g = 0; g < 4; ++g) x[g] = vld1q_s8(act + 64 * g + part);
@@ -80,7 +80,7 @@ inline void head_rows(const int8_t* w, int64_t k, const int8_t* a, int64_t a_str
     for (int r = 0; r < rows; ++r) {
       const int8x16_t weights = vld1q_s8(w + r * k + at);
       for (int t = 0; t < tokens; ++t) sum[t][r] = vdotq_s32(sum[t][r], weights, x[t]);
-      if (at % 64 == 0) __builtin_prefetch(w + r * k + at + kPrefetchAhead);
+      if (at % 64 == 0) __builtin_prefetch(w + r * k + at + kBytesAhead / rows);
     }
   }
   for (int t = 0; t < tokens; ++t) {

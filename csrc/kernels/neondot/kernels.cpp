@@ -17,9 +17,8 @@ KernelTable make_kernel_table();
 namespace neondot {
 namespace {
 
-constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in every stream
-
 // clang-format off: each uses the ones before it
+#include "kernels/generic/read_ahead.inl.h"
 #include "kernels/generic/lane_groups.inl.h"
 #include "kernels/generic/token_blocks.inl.h"
 #include "kernels/neon/unpack.inl.h"

@@ -25,6 +25,7 @@ constexpr int kT3Rows = 32;
 constexpr int kByteRows = 64;  // of a tile of t5 or b1, a byte of each in a K-block
 
 // clang-format off
+#include "kernels/generic/read_ahead.inl.h"
 #include "kernels/scalar/gemv_addsub.inl.h"
 #include "kernels/scalar/unpacked.inl.h"
 #include "kernels/scalar/head_planes.inl.h"
@@ -129,14 +130,14 @@ void gemm_i8(const int8_t* w, int64_t n, const int8_t* a, int64_t a_stride,
 // ---- memory ----
 
 uint32_t read_streams(const uint8_t* data, int64_t bytes, int num_streams) {
-  constexpr int64_t kLine = 64, kAhead = 1024;  // prefetch distance, bytes
+  constexpr int64_t kLine = 64;
   const int64_t stream_bytes = bytes / num_streams;
   assert(bytes % (kLine * num_streams) == 0);
   uint32_t lanes[16] = {};
   for (int64_t at = 0; at < stream_bytes; at += kLine) {
     for (int s = 0; s < num_streams; ++s) {
       const uint8_t* line = data + s * stream_bytes + at;
-      __builtin_prefetch(line + kAhead);
+      __builtin_prefetch(line + kBytesAhead / num_streams);
       uint32_t words[16];
       __builtin_memcpy(words, line, sizeof(words));
       for (int i = 0; i < 16; ++i) lanes[i] += words[i];

@@ -19,10 +19,9 @@ KernelTable make_kernel_table();
 namespace sse41 {
 namespace {
 
-constexpr int kPrefetchAhead = 1024;  // bytes ahead of the present read, in every stream
-
 // clang-format off: the vocabulary first
 #include "kernels/sse41/bytes.h"
+#include "kernels/generic/read_ahead.inl.h"
 #include "kernels/generic/lane_groups.inl.h"
 #include "kernels/generic/read_streams.inl.h"
 #include "kernels/generic/byte_sums.inl.h"
