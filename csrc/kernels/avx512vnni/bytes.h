@@ -3,7 +3,7 @@
 #pragma once
 
 using ByteVec = __m512i;
-constexpr int kPlaneRows = 4;
+constexpr int kPlaneRows = 2;
 
 BITINFER_INLINE __m512i load_bytes(const uint8_t* p) { return load64(p); }
 BITINFER_INLINE void store_bytes(void* p, __m512i a) { _mm512_store_si512(p, a); }
