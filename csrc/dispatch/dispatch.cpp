@@ -222,9 +222,11 @@ std::vector<std::string> dispatch_notes() {
 
 GemvChoice gemv_of(const KernelTable& table, Packing packing, GemvFamily family) {
   const int p = static_cast<int>(packing);
-  const int64_t tokens = family == table.auto_family[p] ? table.gemv_tokens[p] : 1;
-  if (family == GemvFamily::kDot) return {family, table.gemv_dot[p], tokens, false};
-  return {family, table.gemv_addsub[p], tokens, table.build_tables[p] != nullptr};
+  const bool is_auto = family == table.auto_family[p];
+  const int64_t tokens = is_auto ? table.gemv_tokens[p] : 1;
+  const int streams = is_auto ? table.gemv_streams[p] : kMaxStreams;
+  if (family == GemvFamily::kDot) return {family, table.gemv_dot[p], tokens, streams, false};
+  return {family, table.gemv_addsub[p], tokens, streams, table.build_tables[p] != nullptr};
 }
 
 GemvChoice gemv_for(Packing packing, std::optional<GemvFamily> preferred) {

@@ -24,6 +24,7 @@ struct GemvChoice {
   GemvFamily family;
   GemvFn fn;
   int64_t most_tokens;  // up to as many take a GEMV each; more, a GEMM
+  int streams;          // far-apart runs of tiles that a task walks
   bool needs_tables;    // Activation::tables must be filled by active_table().build_tables[packing]
 };
 

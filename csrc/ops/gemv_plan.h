@@ -14,7 +14,6 @@
 namespace bitinfer {
 
 constexpr int kMaxOutputs = 4;  // layers of the same activations
-constexpr int kStreams = 8;     // far-apart runs of tiles that a GEMV task walks (design: 4 to 8)
 constexpr int64_t kTaskBytes =
     128 * 1024;  // weights of a GEMV task: short enough to balance the threads
 constexpr int64_t kLeastTaskBytes = 16 * 1024;

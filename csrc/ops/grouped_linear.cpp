@@ -94,7 +94,7 @@ void GroupedLinears::gemv(const OpContext& ctx, const LinearOutput* outputs, int
   int64_t tasks = 0, bytes = 0;
   for (int i = 0; i < count; ++i) {
     const bool at_once = has_gemv_groups(ctx, stack_of(shape_, *outputs[i].layer));
-    plans[i] = plan_gemv(ctx, outputs[i].layer->w, at_once ? 1 : kStreams / 2);
+    plans[i] = plan_gemv(ctx, outputs[i].layer->w, at_once ? 1 : std::max(ctx.gemv.streams / 2, 1));
     tasks += plans[i].tasks();
     bytes += stack_bytes(shape_, *outputs[i].layer);
   }

@@ -87,7 +87,7 @@ void gemv(const OpContext& ctx, const QuantizedRows& a, const LinearOutput* outp
   GemvPlan plans[kMaxOutputs];
   int64_t tasks = 0, bytes = 0;
   for (int i = 0; i < count; ++i) {
-    plans[i] = plan_gemv(ctx, outputs[i].layer->w, kStreams);
+    plans[i] = plan_gemv(ctx, outputs[i].layer->w, ctx.gemv.streams);
     tasks += plans[i].tasks();
     bytes += weight_bytes(outputs[i].layer->w);
   }
@@ -100,7 +100,7 @@ void gemv(const OpContext& ctx, const QuantizedRows& a, const LinearOutput* outp
 
 void gated_gemv(const OpContext& ctx, const QuantizedRows& a, const Linear& gate, const Linear& up,
                 HiddenAct act, float* y, int64_t y_stride) {
-  const GemvPlan plan = plan_gemv(ctx, gate.w, kStreams / 2);
+  const GemvPlan plan = plan_gemv(ctx, gate.w, std::max(ctx.gemv.streams / 2, 1));
   const int64_t tile_rows = layout(gate.w.packing).tile_rows;
   const FloatKernels& f32 = ctx.kernels->f32;
   const auto multiply = multiply_by(ctx, act);
@@ -204,7 +204,7 @@ int64_t gemm_task_rows(const OpContext& ctx, int64_t m, int64_t all_rows) {
 void gemv_tasks(
     const OpContext& ctx, const QuantizedRows& a, const PackedTernary& w,
     const std::function<void(const TileRuns& runs, const TileStreams& streams, int thread)>& done) {
-  const GemvPlan plan = plan_gemv(ctx, w, kStreams);
+  const GemvPlan plan = plan_gemv(ctx, w, ctx.gemv.streams);
   const int threads = ctx.threads_for(weight_bytes(w));
   parallel_for(threads, 0, plan.tasks(), 1, [&](int64_t index, int64_t, int thread) {
     ThreadScratch& scratch = (*ctx.scratch)[static_cast<std::size_t>(thread)];

@@ -46,6 +46,9 @@ namespace {
 #include "kernels/generic/head_planes.inl.h"
 // clang-format on
 
+constexpr int kT3Lanes = 2;
+constexpr int kB1Lanes = 8;
+
 }  // namespace
 
 #include "kernels/generic/dot_symbols.inl.h"
@@ -75,14 +78,16 @@ BITINFER_SYMBOL void ternary_gemv_addsub_i8_i2_i32(const TileStreams& streams, i
 BITINFER_SYMBOL void ternary_gemv_addsub_i8_t3_i32(const TileStreams& streams, int64_t num_blocks,
                                                    const Activation& a) {
   const int64_t tile_bytes = (num_blocks << 7) + (num_blocks << 5);  // 160 a K-block
-  for_each_lane_group<2>(streams, tile_bytes, kT3Rows,
-                         [&](const auto& lanes) { t3_lane_group(lanes, num_blocks, a.tables); });
+  for_each_lane_group<kT3Lanes>(streams, tile_bytes, kT3Rows, [&](const auto& lanes) {
+    t3_lane_group(lanes, num_blocks, a.tables);
+  });
 }
 
 BITINFER_SYMBOL void ternary_gemv_addsub_i8_b1_i32(const TileStreams& streams, int64_t num_blocks,
                                                    const Activation& a) {
-  for_each_lane_group<8>(streams, num_blocks << 6, kB1Rows,
-                         [&](const auto& lanes) { b1_lane_group(lanes, num_blocks, a.tables); });
+  for_each_lane_group<kB1Lanes>(streams, num_blocks << 6, kB1Rows, [&](const auto& lanes) {
+    b1_lane_group(lanes, num_blocks, a.tables);
+  });
 }
 
 BITINFER_SYMBOL void ternary_gemv_columns_i8_i2_i32(const ChosenRows& w, const int8_t* codes,
@@ -119,6 +124,8 @@ KernelTable make_kernel_table() {
   table.auto_family[kT5] = GemvFamily::kDot;
   for (int64_t& tokens : table.gemv_tokens) tokens = kMaxGemvTokens;
   table.gemv_tokens[kT5] = 1;  // its GEMV is a GEMM
+  table.gemv_streams[kT3] = kT3Lanes;
+  table.gemv_streams[kB1] = kB1Lanes;
   table.auto_packing = Packing::kT3;
   table.f32 = make_float_kernels();
   return table;

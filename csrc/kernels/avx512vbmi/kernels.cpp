@@ -43,6 +43,8 @@ namespace {
 #include "kernels/generic/ternary_gemm.inl.h"
 // clang-format on
 
+constexpr int kT5Lanes = 4;
+
 }  // namespace
 
 BITINFER_SYMBOL void build_tables_i8_t5(const int8_t* codes, int64_t block_begin, int64_t block_end,
@@ -52,8 +54,8 @@ BITINFER_SYMBOL void build_tables_i8_t5(const int8_t* codes, int64_t block_begin
 
 BITINFER_SYMBOL void ternary_gemv_addsub_i8_t5_i32(const TileStreams& streams, int64_t num_blocks,
                                                    const Activation& a) {
-  for_each_lane_group<4>(streams, num_blocks << 6, kT5Rows,
-                         [&](const auto& lanes) { t5_lanes(lanes, num_blocks, a.tables); });
+  for_each_lane_group<kT5Lanes>(streams, num_blocks << 6, kT5Rows,
+                                [&](const auto& lanes) { t5_lanes(lanes, num_blocks, a.tables); });
 }
 
 BITINFER_SYMBOL void ternary_gemv_dot_i8_t5_i32(const TileStreams& streams, int64_t num_blocks,
@@ -81,6 +83,7 @@ KernelTable make_kernel_table() {
   table.gemm[kT5] = ternary_gemm_i8_t5_i32;
   table.auto_family[kT5] = GemvFamily::kAddsub;
   table.gemv_tokens[kT5] = 2;
+  table.gemv_streams[kT5] = kT5Lanes;
   table.auto_packing = Packing::kT5;
   return table;
 }

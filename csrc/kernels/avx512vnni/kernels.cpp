@@ -54,6 +54,8 @@ namespace {
 #include "kernels/generic/head_planes.inl.h"
 // clang-format on
 
+constexpr int kB1Lanes = 8;
+
 }  // namespace
 
 #include "kernels/generic/dot_symbols.inl.h"
@@ -62,8 +64,9 @@ namespace {
 
 BITINFER_SYMBOL void ternary_gemv_addsub_i8_b1_i32(const TileStreams& streams, int64_t num_blocks,
                                                    const Activation& a) {
-  for_each_lane_group<8>(streams, num_blocks << 6, kB1Rows,
-                         [&](const auto& lanes) { b1_lane_group(lanes, num_blocks, a.tables); });
+  for_each_lane_group<kB1Lanes>(streams, num_blocks << 6, kB1Rows, [&](const auto& lanes) {
+    b1_lane_group(lanes, num_blocks, a.tables);
+  });
 }
 
 BITINFER_SYMBOL void ternary_gemv_groups_i8_i2_i32(const uint8_t* rows, int64_t n, int groups,
@@ -79,6 +82,7 @@ KernelTable make_kernel_table() {
   table.gemv_groups = ternary_gemv_groups_i8_i2_i32;
   table.gemv_addsub[static_cast<int>(Packing::kB1)] = ternary_gemv_addsub_i8_b1_i32;
   table.gemv_tokens[static_cast<int>(Packing::kT3)] = 4;
+  table.gemv_streams[static_cast<int>(Packing::kB1)] = kB1Lanes;
   set_head_planes(&table);
   table.f32 = make_float_kernels();
   return table;

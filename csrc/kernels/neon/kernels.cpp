@@ -30,6 +30,7 @@ namespace {
 #include "kernels/generic/ternary_gemv_addsub_b1.inl.h"
 #include "kernels/generic/build_tables_b1.inl.h"
 // clang-format on
+constexpr int kB1Lanes = 4;
 }  // namespace
 
 void build_tables_b1(const int8_t* codes, int64_t block_begin, int64_t block_end, uint8_t* tables) {
@@ -39,8 +40,9 @@ void build_tables_b1(const int8_t* codes, int64_t block_begin, int64_t block_end
 __attribute__((noinline)) void ternary_gemv_addsub_i8_b1_i32(const TileStreams& streams,
                                                              int64_t num_blocks,
                                                              const Activation& a) {
-  for_each_lane_group<4>(streams, num_blocks << 6, kB1Rows,
-                         [&](const auto& lanes) { b1_lane_group(lanes, num_blocks, a.tables); });
+  for_each_lane_group<kB1Lanes>(streams, num_blocks << 6, kB1Rows, [&](const auto& lanes) {
+    b1_lane_group(lanes, num_blocks, a.tables);
+  });
 }
 
 #include "kernels/generic/head_plane_symbols.inl.h"
@@ -91,6 +93,7 @@ KernelTable make_kernel_table() {
   table.auto_family[kI2] = GemvFamily::kDot;
   table.auto_family[kT3] = GemvFamily::kAddsub;
   table.auto_family[kT5] = GemvFamily::kAddsub;
+  table.gemv_streams[kB1] = kB1Lanes;
   table.auto_packing = Packing::kT3;
   table.gemm_i8 = gemm_i8;
   set_head_planes(&table);

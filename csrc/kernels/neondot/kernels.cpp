@@ -26,6 +26,8 @@ namespace {
 #include "kernels/neondot/dot_kernels.inl.h"
 // clang-format on
 
+constexpr int kI2DotLanes = 4;
+
 template <Packing P>
 void ternary_gemm_i8(const uint8_t* tiles, int64_t num_tiles, int64_t num_blocks, const int8_t* a,
                      int64_t a_stride, const int32_t* /*a_sum*/, int64_t m, int32_t* acc,
@@ -39,8 +41,8 @@ void ternary_gemm_i8(const uint8_t* tiles, int64_t num_tiles, int64_t num_blocks
 void ternary_gemv_dot_i8_i2_i32(const TileStreams& streams, int64_t num_blocks,
                                 const Activation& a) {
   constexpr PackedLayout kLayout = kLayouts[static_cast<int>(Packing::kI2)];
-  for_each_lane_group<4>(streams, num_blocks * kLayout.block_bytes, kLayout.tile_rows,
-                         [&](const auto& lanes) { i2_dot_lanes(lanes, num_blocks, a); });
+  for_each_lane_group<kI2DotLanes>(streams, num_blocks * kLayout.block_bytes, kLayout.tile_rows,
+                                   [&](const auto& lanes) { i2_dot_lanes(lanes, num_blocks, a); });
 }
 
 void gemm_i8(const int8_t* w, int64_t n, const int8_t* a, int64_t a_stride,
@@ -66,6 +68,7 @@ KernelTable make_kernel_table() {
   table.gemm[static_cast<int>(Packing::kT3)] = ternary_gemm_i8<Packing::kT3>;
   table.gemm[static_cast<int>(Packing::kT5)] = ternary_gemm_i8<Packing::kT5>;
   table.gemm[static_cast<int>(Packing::kB1)] = ternary_gemm_i8<Packing::kB1>;
+  table.gemv_streams[kI2] = kI2DotLanes;
   // No record from an Arm machine yet: by instructions, counted in docs/adding-a-kernel.md.
   table.auto_packing = Packing::kI2;
   table.gemm_i8 = gemm_i8;

@@ -32,6 +32,9 @@ namespace {
 #include "kernels/generic/head_planes.inl.h"
 // clang-format on
 
+constexpr int kT3Lanes = 4;
+constexpr int kB1Lanes = 4;
+
 }  // namespace
 
 BITINFER_SYMBOL void build_tables_i8_t3(const int8_t* codes, int64_t block_begin, int64_t block_end,
@@ -47,14 +50,16 @@ BITINFER_SYMBOL void build_tables_i8_b1(const int8_t* codes, int64_t block_begin
 BITINFER_SYMBOL void ternary_gemv_addsub_i8_t3_i32(const TileStreams& streams, int64_t num_blocks,
                                                    const Activation& a) {
   const int64_t tile_bytes = (num_blocks << 7) + (num_blocks << 5);  // 160 a K-block
-  for_each_lane_group<4>(streams, tile_bytes, kT3Rows,
-                         [&](const auto& lanes) { t3_lane_group(lanes, num_blocks, a.tables); });
+  for_each_lane_group<kT3Lanes>(streams, tile_bytes, kT3Rows, [&](const auto& lanes) {
+    t3_lane_group(lanes, num_blocks, a.tables);
+  });
 }
 
 BITINFER_SYMBOL void ternary_gemv_addsub_i8_b1_i32(const TileStreams& streams, int64_t num_blocks,
                                                    const Activation& a) {
-  for_each_lane_group<4>(streams, num_blocks << 6, kB1Rows,
-                         [&](const auto& lanes) { b1_lane_group(lanes, num_blocks, a.tables); });
+  for_each_lane_group<kB1Lanes>(streams, num_blocks << 6, kB1Rows, [&](const auto& lanes) {
+    b1_lane_group(lanes, num_blocks, a.tables);
+  });
 }
 
 #include "kernels/generic/head_plane_symbols.inl.h"
@@ -75,6 +80,8 @@ KernelTable make_kernel_table() {
   table.table_bytes[kB1] = kB1TableBytes;
   table.auto_family[kT3] = GemvFamily::kAddsub;
   table.gemv_tokens[kT3] = table.gemv_tokens[kB1] = kAllTokens;  // its GEMMs are the scalar row's
+  table.gemv_streams[kT3] = kT3Lanes;
+  table.gemv_streams[kB1] = kB1Lanes;
   table.auto_packing = Packing::kT3;
   set_head_planes(&table);
   table.read_streams = read_streams;
