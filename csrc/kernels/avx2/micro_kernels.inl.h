@@ -83,10 +83,10 @@ BITINFER_INLINE int64_t multiply_peak_steps(int64_t steps) {
 
 // See gemm_i8.inl.h. |w| * (a with w's sign): |-128| is 128 unsigned, so a pair is at most
 // 2 * 128 * 127 < 32768.
-template <int rows, int tokens>
-BITINFER_INLINE void dot_rows(const int8_t* const* w, int64_t ahead, const int8_t* a,
-                              int64_t a_stride, const int32_t* /*a_sum*/, int64_t k,
-                              int32_t* const* acc, int64_t acc_stride) {
+template <int rows, int tokens, int ahead>
+BITINFER_INLINE void dot_rows(const int8_t* const* w, const int8_t* a, int64_t a_stride,
+                              const int32_t* /*a_sum*/, int64_t k, int32_t* const* acc,
+                              int64_t acc_stride) {
   const __m256i ones = _mm256_set1_epi16(1);
   __m256i sum[rows][tokens];
   for (int r = 0; r < rows; ++r) {

@@ -100,10 +100,11 @@ BITINFER_INLINE int64_t multiply_peak_steps(int64_t steps) {
 }
 
 // See gemm_i8.inl.h. w + 128 is unsigned: acc = sum_k (w + 128) * a - 128 * a_sum, mod 2^32.
-template <int rows, int tokens>
-BITINFER_INLINE void dot_rows(const int8_t* const* w, int64_t ahead, const int8_t* a,
-                              int64_t a_stride, const int32_t* a_sum, int64_t k,
-                              int32_t* const* acc, int64_t acc_stride) {
+// Not inlined, as DotMicro.
+template <int rows, int tokens, int ahead>
+BITINFER_SYMBOL void dot_rows(const int8_t* const* w, const int8_t* a, int64_t a_stride,
+                              const int32_t* a_sum, int64_t k, int32_t* const* acc,
+                              int64_t acc_stride) {
   const DotVec bias = fill_dot_bytes(-128);
   DotVec sum[tokens][rows];
 #pragma GCC unroll 8
