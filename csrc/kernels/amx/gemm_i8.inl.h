@@ -8,7 +8,8 @@
 constexpr int64_t kHeadPieceK = 4096;
 constexpr int64_t kHeadTileRows = 16;
 constexpr int64_t kHeadTileTokens = 16;
-constexpr int64_t kHeadAhead = 256;  // columns ahead of the present read, in each of 32 rows
+// Columns ahead of the present read, in each of two tiles' rows.
+constexpr int64_t kHeadAhead = kBytesAhead / (2 * kHeadTileRows);
 
 // Columns [0, columns) of up to 16 tokens to quads: (columns / 4, 16) dwords, missing tokens those
 // of the first. columns is a multiple of 64.

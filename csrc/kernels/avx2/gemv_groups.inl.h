@@ -36,7 +36,7 @@ BITINFER_INLINE void gemv_groups_i2(const uint8_t* rows, int64_t n, const GroupA
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
       const uint8_t* row = rows + (first + (r < here ? r : 0)) * 64;
-      prefetch(row + prefetch_ahead<1>(0));
+      prefetch(row + kBytesAhead);
 #pragma GCC unroll 2
       for (int half = 0; half < 2; ++half) {
         const __m256i bytes = load_bytes(row + 32 * half);

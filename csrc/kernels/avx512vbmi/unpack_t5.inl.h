@@ -85,7 +85,7 @@ BITINFER_INLINE void unpack_t5(const uint8_t* tile, int64_t num_blocks, uint8_t*
                                int64_t group_bytes) {
   for (int64_t b = 0; b < num_blocks; b += 4, tile += 4 * kT5BlockBytes) {
     const int blocks = num_blocks - b < 4 ? static_cast<int>(num_blocks - b) : 4;
-    for (int i = 0; i < 4; ++i) prefetch(tile + kT5BlockBytes * i + prefetch_ahead<1>(0));
+    for (int i = 0; i < 4; ++i) prefetch(tile + kT5BlockBytes * i + kBytesAhead);
     __m512i quad[kT5Quads];
     t5_to_quads(tile, blocks, quad);
     for (int q = 0; q < kT5Quads; ++q, panel += kQuadBytes) {

@@ -42,7 +42,7 @@ BITINFER_INLINE void gemv_groups_i2(const uint8_t* rows, int64_t n, const GroupA
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
       const uint8_t* row = rows + (first + (r < here ? r : 0)) * 64;
-      prefetch(row + prefetch_ahead<1>(0));
+      prefetch(row + kBytesAhead);
       const __m512i bytes = load64(row);
       const __m512i code[4] = {bytes, _mm512_srli_epi16(bytes, 2), _mm512_srli_epi16(bytes, 4),
                                _mm512_srli_epi16(bytes, 6)};

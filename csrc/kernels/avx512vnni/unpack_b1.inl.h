@@ -24,7 +24,7 @@ BITINFER_INLINE void unpack_b1(const uint8_t* tile, int64_t num_blocks, uint8_t*
   const __m512i two = _mm512_set1_epi8(2);
   const __m512i row = load64(kB1Spread.row);
   for (int64_t b = 0; b < num_blocks; ++b, panel += 2 * kQuadBytes) {
-    prefetch(tile + prefetch_ahead<1>(0));
+    prefetch(tile + kBytesAhead);
     uint8_t* quads = panel;
     for (int group = 0; group < 4; ++group, tile += kGroupRows, quads += group_bytes) {
       const __m128i rows = _mm_loadu_si128(reinterpret_cast<const __m128i*>(tile));
