@@ -179,6 +179,17 @@ def test_gemm_equals_oracle_for_every_number_of_tokens(isa, packing, m):
                 assert np.array_equal(got, expected_random(packing, m, n, k)), (n, k)
 
 
+@each_packing
+def test_rows_longer_than_any_scratch_memory_equal_oracle(isa, packing):
+    n, k, m = LAYOUTS[packing]["tile_rows"] + 1, 23_047, 33  # 33 rows of codes: over 512 KiB
+    packed, codes = packed_random(packing, n, k), random_codes(m, k)
+    got = _core.ternary_gemm(packed, packing, n, k, codes, isa)
+    assert np.array_equal(got, expected_random(packing, m, n, k))
+    for family in FAMILIES:
+        got = _core.ternary_gemv(packed, packing, n, k, codes[0], family, isa)
+        assert np.array_equal(got, expected_random(packing, m, n, k)[0])
+
+
 def test_gemm_writes_its_sums_into_the_given_array(isa):
     packed, codes, out = packed_random("t5", 65, 24), random_codes(3, 24), np.empty((3, 65), "i4")
     got = _core.ternary_gemm(packed, "t5", 65, 24, codes, isa, out=out)

@@ -224,9 +224,10 @@ GemvChoice gemv_of(const KernelTable& table, Packing packing, GemvFamily family)
   const int p = static_cast<int>(packing);
   const bool is_auto = family == table.auto_family[p];
   const int64_t tokens = is_auto ? table.gemv_tokens[p] : 1;
-  const int streams = is_auto ? table.gemv_streams[p] : kMaxStreams;
-  if (family == GemvFamily::kDot) return {family, table.gemv_dot[p], tokens, streams, false};
-  return {family, table.gemv_addsub[p], tokens, streams, table.build_tables[p] != nullptr};
+  if (family == GemvFamily::kDot)
+    return {family, table.gemv_dot[p], tokens, table.dot_streams[p], false};
+  return {family, table.gemv_addsub[p], tokens, table.addsub_streams[p],
+          table.build_tables[p] != nullptr};
 }
 
 GemvChoice gemv_for(Packing packing, std::optional<GemvFamily> preferred) {

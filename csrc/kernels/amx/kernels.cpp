@@ -47,10 +47,13 @@ namespace {
 }  // namespace
 
 KernelTable make_kernel_table() {
+  constexpr int kT5 = static_cast<int>(Packing::kT5);
   KernelTable table = avx512vbmi::make_kernel_table();
+  table.auto_family[kT5] = GemvFamily::kAddsub;  // Intel's CPUs have one port for look-ups
+  table.gemv_tokens[kT5] = 2;
   table.gemm[static_cast<int>(Packing::kI2)] = ternary_gemm_i8<Packing::kI2>;
   table.gemm[static_cast<int>(Packing::kT3)] = ternary_gemm_i8<Packing::kT3>;
-  table.gemm[static_cast<int>(Packing::kT5)] = ternary_gemm_i8<Packing::kT5>;
+  table.gemm[kT5] = ternary_gemm_i8<Packing::kT5>;
   table.gemm[static_cast<int>(Packing::kB1)] = ternary_gemm_i8<Packing::kB1>;
   table.gemv_tokens[static_cast<int>(Packing::kB1)] = 4;
   table.gemm_i8 = gemm_i8;

@@ -199,10 +199,10 @@ BITINFER_SYMBOL void ternary_gemm_i8(const uint8_t* tiles, int64_t num_tiles, in
                                      int64_t m, int32_t* acc, int64_t acc_stride,
                                      uint8_t* scratch) {
   if constexpr (packing == Packing::kT5) {
-    constexpr int kByQuads = 3;  // up to so many are faster without tiles
-    if (m <= kByQuads)
-      return gemm_few_t5<kByQuads>(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc,
-                                   acc_stride);
+    constexpr int kByVectors = 3;  // up to so many are faster without tiles
+    if (m <= kByVectors)
+      return gemm_few_t5(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc, acc_stride,
+                         scratch, kGemmScratchBytes);
   }
   if constexpr (packing == Packing::kI2) {
     constexpr int kByRows = 12;  // likewise

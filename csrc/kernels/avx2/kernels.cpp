@@ -124,8 +124,8 @@ KernelTable make_kernel_table() {
   table.auto_family[kT5] = GemvFamily::kDot;
   for (int64_t& tokens : table.gemv_tokens) tokens = kMaxGemvTokens;
   table.gemv_tokens[kT5] = 1;  // its GEMV is a GEMM
-  table.gemv_streams[kT3] = kT3Lanes;
-  table.gemv_streams[kB1] = kB1Lanes;
+  table.addsub_streams[kT3] = kT3Lanes;
+  table.addsub_streams[kB1] = kB1Lanes;
   table.auto_packing = Packing::kT3;
   table.f32 = make_float_kernels();
   return table;

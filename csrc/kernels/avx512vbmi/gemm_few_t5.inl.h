@@ -1,82 +1,163 @@
-// GEMM of few tokens on t5: codes stay four to a byte until they are multiplied, so that neither
-// they nor the sums leave the first-level cache and the registers. Included inside the anonymous
-// namespace of a row, after unpack_t5.inl.h and dot_words.h.
+// GEMM of few tokens on t5, and its GEMV: a look-up turns each packed byte into the code of one of
+// its trits where it stands, so that neither codes nor sums leave the registers. Included inside
+// the anonymous namespace of a row, after unpack_t5.inl.h, token_blocks.inl.h and dot_words.h.
+//
+// First the bytes of 4 K-blocks are brought side by side, so that a 32-bit lane holds those of one
+// row; the codes of their trits d are columns d, 5 + d, 10 + d and 15 + d of these 20, and
+// activations are put into that order. Zen 5 runs vpmultishiftqb, which spreads codes that are
+// packed four to a byte, where it runs vpdpbusd; look-ups and unpacks mostly elsewhere.
 #pragma once
 
-constexpr int64_t kFewBlocks = 96;  // K-blocks of a piece: 480 columns, 7.5 KiB of quads
-constexpr int64_t kFewQuads = kFewBlocks / 4 * kT5Quads;
+constexpr int kFewBlocks = 4;  // K-blocks side by side
+constexpr int kFewColumns = kFewBlocks * static_cast<int>(kT5BlockK);
+constexpr int kFewOrdered = 3 * kFewColumns;  // columns that one vector orders
 
-// acc[t][16 g + r] = (a_sum ? -a_sum[t] : acc[t][16 g + r]) + the sum over a piece, for the 16 rows
-// of each of `groups` groups from `first` on. Reads ahead what is unpacked next.
-template <int groups, int tokens>
-BITINFER_SYMBOL void multiply_quads(const uint8_t* quads, int64_t count, int first, const int8_t* a,
-                                    int64_t a_stride, const int32_t* a_sum, int32_t* acc,
-                                    int64_t acc_stride, const uint8_t* next) {
-  __m512i shift[groups], sum[tokens][groups];
-#pragma GCC unroll 4
-  for (int g = 0; g < groups; ++g) {
-    shift[g] = load64(kT5Unpack.shift[first + g]);
-#pragma GCC unroll 12
-    for (int t = 0; t < tokens; ++t)
-      sum[t][g] =
-          a_sum ? _mm512_set1_epi32(-a_sum[t]) : load64(acc + t * acc_stride + g * kGroupRows);
+struct T5Digits {
+  alignas(64) uint8_t code[kT5BlockK][128];  // of magnitudes 0..121
+  alignas(64) uint8_t column[64];            // whose activation byte i of a vector is
+};
+
+constexpr T5Digits make_t5_digits() {
+  T5Digits t{};
+  for (int m = 0; m < 122; ++m) {
+    for (int d = kT5BlockK - 1, u = 121 + m; d >= 0; --d, u /= 3)
+      t.code[d][m] = static_cast<uint8_t>(u % 3);
   }
-  for (int64_t q = 0; q < count; ++q, a += 4) {
-    prefetch(next + 64 * q);
-    const __m512i quad = load64(quads + 64 * q);
-#pragma GCC unroll 4
-    for (int g = 0; g < groups; ++g) {
-      const __m512i codes = spread_t5(quad, shift[g]);
-#pragma GCC unroll 12
-      for (int t = 0; t < tokens; ++t) {
-        int32_t four;
-        __builtin_memcpy(&four, a + t * a_stride, 4);
-        sum[t][g] = dot_add(sum[t][g], codes, fill_dot_words(four));
-        keep_in_place(sum[t][g]);
-      }
-    }
+  for (int i = 0; i < kFewOrdered; ++i) {
+    const int d = i % kFewColumns / kFewBlocks, block = i % kFewBlocks;
+    t.column[i] = static_cast<uint8_t>(i / kFewColumns * kFewColumns + block * kT5BlockK + d);
   }
-#pragma GCC unroll 4
-  for (int g = 0; g < groups; ++g) {
-#pragma GCC unroll 12
-    for (int t = 0; t < tokens; ++t)
-      _mm512_storeu_si512(acc + t * acc_stride + g * kGroupRows, sum[t][g]);
+  return t;
+}
+constexpr T5Digits kT5Digits = make_t5_digits();
+
+constexpr int64_t few_row_bytes(int64_t columns) {
+  return (columns + kFewColumns - 1) / kFewColumns * kFewColumns;
+}
+
+// Activations of `columns` columns in the order of codes, then zeros: few_row_bytes of them, and up
+// to 64 bytes more are written.
+BITINFER_INLINE void order_activations(const int8_t* a, int64_t columns, uint8_t* ordered) {
+  const __m512i column = load64(kT5Digits.column);
+  for (int64_t k = 0; k < columns; k += kFewOrdered) {
+    const int64_t count = columns - k < kFewOrdered ? columns - k : kFewOrdered;
+    const __m512i x = _mm512_maskz_loadu_epi8((uint64_t{1} << count) - 1, a + k);
+    _mm512_storeu_si512(ordered + k, _mm512_permutexvar_epi8(column, x));
   }
 }
 
-// The codes of K-blocks [0, blocks) of a tile, whole quads of 4 of them; returns how many quads.
-BITINFER_INLINE int64_t unpack_quads(const uint8_t* tile, int64_t blocks, uint8_t* quads) {
-  int64_t count = 0;
-  for (int64_t b = 0; b < blocks; b += 4, tile += 4 * kT5BlockBytes) {
-    __m512i quad[kT5Quads];
-    t5_to_quads(tile, blocks - b < 4 ? static_cast<int>(blocks - b) : 4, quad);
-    for (int q = 0; q < kT5Quads; ++q) _mm512_store_si512(quads + 64 * count++, quad[q]);
+// Up to 4 K-blocks of a tile, four bytes a row: 128-bit lane l of rows[g] has rows 16 l + 4 g +
+// 0..3, for g = 0..3, or 0 and 1 alone, or with `half` 1 rows 2 and 3 as 0 and 1. Columns beyond
+// the last block get any codes (their activations are zero).
+template <int groups, int half>
+BITINFER_INLINE void bring_together(const uint8_t* tile, int64_t blocks, __m512i* rows) {
+  __m512i block[kFewBlocks];
+  for (int i = 0; i < kFewBlocks; ++i)
+    block[i] = load64(tile + kT5BlockBytes * (i < blocks ? i : 0));
+  for (int h = half; h < half + groups / 2; ++h, rows += 2) {
+    const __m512i ab =
+        h ? _mm512_unpackhi_epi8(block[0], block[1]) : _mm512_unpacklo_epi8(block[0], block[1]);
+    const __m512i cd =
+        h ? _mm512_unpackhi_epi8(block[2], block[3]) : _mm512_unpacklo_epi8(block[2], block[3]);
+    rows[0] = _mm512_unpacklo_epi16(ab, cd);
+    rows[1] = _mm512_unpackhi_epi16(ab, cd);
   }
-  return count;
+}
+
+// acc[t][r] += the sum of a tile's K-blocks, for the rows r of bring_together; a: (tokens,
+// a_stride) as order_activations leaves them. Prefetches groups * 64 of every 256 bytes from
+// `ahead` on.
+template <int tokens, int groups, int half>
+BITINFER_SYMBOL void add_few(const uint8_t* tile, int64_t blocks, const uint8_t* ahead,
+                             const uint8_t* a, int64_t a_stride, int32_t* acc, int64_t acc_stride) {
+  __m512i sum[tokens][groups];
+#pragma GCC unroll 12
+  for (int t = 0; t < tokens; ++t) {
+#pragma GCC unroll 4
+    for (int g = 0; g < groups; ++g) sum[t][g] = zero_words();
+  }
+  const __m512i twos = fill_dot_bytes(2);
+  for (; blocks > 0; blocks -= kFewBlocks, a += kFewColumns) {
+    for (int g = 0; g < groups; ++g) prefetch(ahead + 64 * g);
+    __m512i rows[groups];
+    bring_together<groups, half>(tile, blocks, rows);
+    __mmask64 minus[groups];
+    for (int g = 0; g < groups; ++g) minus[g] = _mm512_movepi8_mask(rows[g]);
+#pragma GCC unroll 5
+    for (int d = 0; d < kT5BlockK; ++d) {
+      __m512i low = load64(kT5Digits.code[d]), code[groups];
+      keep_in_place(low);  // loaded once
+#pragma GCC unroll 4
+      for (int g = 0; g < groups; ++g) {
+        const __m512i c = _mm512_permutex2var_epi8(low, rows[g], load64(kT5Digits.code[d] + 64));
+        code[g] = _mm512_mask_sub_epi8(c, minus[g], twos, c);
+      }
+#pragma GCC unroll 12
+      for (int t = 0; t < tokens; ++t) {
+        int32_t four;
+        __builtin_memcpy(&four, a + t * a_stride + kFewBlocks * d, 4);
+        const __m512i x = fill_dot_words(four);
+#pragma GCC unroll 4
+        for (int g = 0; g < groups; ++g) {
+          sum[t][g] = dot_add(sum[t][g], code[g], x);
+          keep_in_place(sum[t][g]);
+        }
+      }
+    }
+    tile += kFewBlocks * kT5BlockBytes;
+    ahead += kFewBlocks * kT5BlockBytes;
+  }
+#pragma GCC unroll 12
+  for (int t = 0; t < tokens; ++t, acc += acc_stride) {
+    for (int g = 0; g < groups; g += 2)
+      add_to_eights(sum[t][g], sum[t][g + 1], acc + 8 * half + 4 * g);
+  }
 }
 
 constexpr int kMostFewTokens = 40;  // up to so many it is faster than panels
 
-// `tokens` at a time, of m >= 1.
-template <int tokens = 8>
-BITINFER_INLINE void gemm_few_t5(const uint8_t* tile, int64_t num_tiles, int64_t num_blocks,
+// m >= 1; `ordered` is where activations are put into order, in pieces of K that it has room for.
+BITINFER_INLINE void gemm_few_t5(const uint8_t* tiles, int64_t num_tiles, int64_t num_blocks,
                                  const int8_t* a, int64_t a_stride, const int32_t* a_sum, int64_t m,
-                                 int32_t* acc, int64_t acc_stride) {
-  alignas(64) uint8_t quads[kFewQuads * 64];
-  for (int64_t t = 0; t < num_tiles; ++t, acc += kT5Rows) {
-    for (int64_t block = 0; block < num_blocks; block += kFewBlocks) {
-      const int64_t blocks = num_blocks - block < kFewBlocks ? num_blocks - block : kFewBlocks;
-      const int64_t count = unpack_quads(tile, blocks, quads);
-      tile += blocks * kT5BlockBytes;
-      for_each_token_block<tokens>(0, m, [&](auto here, int64_t i) {
+                                 int32_t* acc, int64_t acc_stride, uint8_t* ordered,
+                                 int64_t ordered_bytes) {
+  const int64_t tile_bytes = num_blocks * kT5BlockBytes;
+  for (int64_t t = 0; t < m; ++t) {
+    for (int64_t r = 0; r < num_tiles * kT5Rows; r += kGroupRows)
+      _mm512_storeu_si512(acc + t * acc_stride + r, _mm512_set1_epi32(-a_sum[t]));
+  }
+  const int64_t piece = (ordered_bytes - 64) / m / kFewColumns * kFewBlocks;
+  for (int64_t first = 0; first < num_blocks; first += piece) {
+    const int64_t blocks = num_blocks - first < piece ? num_blocks - first : piece;
+    const int64_t row_bytes = few_row_bytes(blocks * kT5BlockK);
+    for (int64_t t = 0; t < m; ++t)
+      order_activations(a + t * a_stride + first * kT5BlockK, blocks * kT5BlockK,
+                        ordered + t * row_bytes);
+    const uint8_t* tile = tiles + first * kT5BlockBytes;
+    for (int64_t i = 0; i < num_tiles; ++i, tile += tile_bytes) {
+      for_each_token_block<kMicroTokens>(0, m, [&](auto here, int64_t t) {
         constexpr int kTokens = decltype(here)::value;
-        constexpr int kGroups = kTokens <= 6 ? 4 : 2;  // up to 24 vectors of sums
-        for (int g = 0; g < 4; g += kGroups) {
-          multiply_quads<kGroups, kTokens>(quads, count, g, a + i * a_stride + block * kT5BlockK,
-                                           a_stride, block == 0 ? a_sum + i : nullptr,
-                                           acc + i * acc_stride + g * kGroupRows, acc_stride, tile);
+        const auto add = [&](auto* kernel, const uint8_t* ahead) {
+          kernel(tile, blocks, ahead, ordered + t * row_bytes, row_bytes,
+                 acc + t * acc_stride + i * kT5Rows, acc_stride);
+        };
+        if constexpr (kTokens <= 5) {  // up to 20 vectors of sums
+          add(add_few<kTokens, 4, 0>, tile + kBytesAhead);
+        } else {
+          add(add_few<kTokens, 2, 0>, tile + tile_bytes);
+          add(add_few<kTokens, 2, 1>, tile + tile_bytes + 128);
         }
       });
     }
+  }
+}
+
+// Each stream by itself: reading several would leave what is fetched ahead for later.
+BITINFER_INLINE void gemv_few_t5(const TileStreams& streams, int64_t num_blocks,
+                                 const Activation& a) {
+  alignas(64) uint8_t ordered[16 * 1024];
+  for (int s = 0; s < streams.num_streams; ++s) {
+    gemm_few_t5(streams.tiles[s], streams.tiles_per_stream, num_blocks, a.codes, 0, &a.sum, 1,
+                streams.acc[s], 0, ordered, sizeof ordered);
   }
 }

@@ -60,7 +60,7 @@ BITINFER_SYMBOL void ternary_gemv_addsub_i8_t5_i32(const TileStreams& streams, i
 
 BITINFER_SYMBOL void ternary_gemv_dot_i8_t5_i32(const TileStreams& streams, int64_t num_blocks,
                                                 const Activation& a) {
-  gemv_by_gemm<Packing::kT5, DotMicro>(streams, num_blocks, a);
+  gemv_few_t5(streams, num_blocks, a);
 }
 
 BITINFER_SYMBOL void ternary_gemm_i8_t5_i32(const uint8_t* tiles, int64_t num_tiles,
@@ -68,7 +68,8 @@ BITINFER_SYMBOL void ternary_gemm_i8_t5_i32(const uint8_t* tiles, int64_t num_ti
                                             const int32_t* a_sum, int64_t m, int32_t* acc,
                                             int64_t acc_stride, uint8_t* scratch) {
   if (m <= kMostFewTokens)
-    return gemm_few_t5(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc, acc_stride);
+    return gemm_few_t5(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc, acc_stride,
+                       scratch, kGemmScratchBytes);
   gemm<Packing::kT5, DotMicro>(tiles, num_tiles, num_blocks, a, a_stride, a_sum, m, acc, acc_stride,
                                scratch, kGemmPieceK);
 }
@@ -81,9 +82,10 @@ KernelTable make_kernel_table() {
   table.table_bytes[kT5] = kT5TableBytes;
   table.gemv_dot[kT5] = ternary_gemv_dot_i8_t5_i32;
   table.gemm[kT5] = ternary_gemm_i8_t5_i32;
-  table.auto_family[kT5] = GemvFamily::kAddsub;
-  table.gemv_tokens[kT5] = 2;
-  table.gemv_streams[kT5] = kT5Lanes;
+  table.auto_family[kT5] = GemvFamily::kDot;
+  table.gemv_tokens[kT5] = 1;
+  table.addsub_streams[kT5] = kT5Lanes;
+  table.dot_streams[kT5] = 1;
   table.auto_packing = Packing::kT5;
   return table;
 }

@@ -82,7 +82,7 @@ KernelTable make_kernel_table() {
   table.gemv_groups = ternary_gemv_groups_i8_i2_i32;
   table.gemv_addsub[static_cast<int>(Packing::kB1)] = ternary_gemv_addsub_i8_b1_i32;
   table.gemv_tokens[static_cast<int>(Packing::kT3)] = 4;
-  table.gemv_streams[static_cast<int>(Packing::kB1)] = kB1Lanes;
+  table.addsub_streams[static_cast<int>(Packing::kB1)] = kB1Lanes;
   set_head_planes(&table);
   table.f32 = make_float_kernels();
   return table;

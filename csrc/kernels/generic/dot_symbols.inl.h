@@ -80,7 +80,7 @@ static void set_dot_symbols(KernelTable* table) {
   constexpr int kT5 = static_cast<int>(Packing::kT5);
   constexpr int kB1 = static_cast<int>(Packing::kB1);
   table->gemv_dot[kI2] = ternary_gemv_dot_i8_i2_i32;
-  table->gemv_streams[kI2] = kI2DotLanes;
+  table->dot_streams[kI2] = kI2DotLanes;
   table->gemv_dot[kT3] = ternary_gemv_dot_i8_t3_i32;
   table->gemv_dot[kT5] = ternary_gemv_dot_i8_t5_i32;
   table->gemv_dot[kB1] = ternary_gemv_dot_i8_b1_i32;

@@ -93,7 +93,7 @@ KernelTable make_kernel_table() {
   table.auto_family[kI2] = GemvFamily::kDot;
   table.auto_family[kT3] = GemvFamily::kAddsub;
   table.auto_family[kT5] = GemvFamily::kAddsub;
-  table.gemv_streams[kB1] = kB1Lanes;
+  table.addsub_streams[kB1] = kB1Lanes;
   table.auto_packing = Packing::kT3;
   table.gemm_i8 = gemm_i8;
   set_head_planes(&table);

@@ -68,7 +68,7 @@ KernelTable make_kernel_table() {
   table.gemm[static_cast<int>(Packing::kT3)] = ternary_gemm_i8<Packing::kT3>;
   table.gemm[static_cast<int>(Packing::kT5)] = ternary_gemm_i8<Packing::kT5>;
   table.gemm[static_cast<int>(Packing::kB1)] = ternary_gemm_i8<Packing::kB1>;
-  table.gemv_streams[kI2] = kI2DotLanes;
+  table.dot_streams[kI2] = kI2DotLanes;
   // No record from an Arm machine yet: by instructions, counted in docs/adding-a-kernel.md.
   table.auto_packing = Packing::kI2;
   table.gemm_i8 = gemm_i8;

@@ -164,7 +164,8 @@ KernelTable make_kernel_table() {
   t.gemm[3] = ternary_gemm_i8_b1_i32;
   for (GemvFamily& family : t.auto_family) family = GemvFamily::kAddsub;
   for (int64_t& tokens : t.gemv_tokens) tokens = 4;
-  for (int& streams : t.gemv_streams) streams = kMaxStreams;
+  for (int& streams : t.addsub_streams) streams = kMaxStreams;
+  for (int& streams : t.dot_streams) streams = kMaxStreams;
   t.auto_packing = Packing::kT5;
   t.gemv_rows = ternary_gemv_rows_i8_i2_i32;
   t.gemv_columns = ternary_gemv_columns_i8_i2_i32;

@@ -80,8 +80,8 @@ KernelTable make_kernel_table() {
   table.table_bytes[kB1] = kB1TableBytes;
   table.auto_family[kT3] = GemvFamily::kAddsub;
   table.gemv_tokens[kT3] = table.gemv_tokens[kB1] = kAllTokens;  // its GEMMs are the scalar row's
-  table.gemv_streams[kT3] = kT3Lanes;
-  table.gemv_streams[kB1] = kB1Lanes;
+  table.addsub_streams[kT3] = kT3Lanes;
+  table.addsub_streams[kB1] = kB1Lanes;
   table.auto_packing = Packing::kT3;
   set_head_planes(&table);
   table.read_streams = read_streams;
