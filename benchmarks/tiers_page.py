@@ -177,7 +177,23 @@ def summary(records: list[Record]) -> str:
     )
 
 
-def part(records: list[Record]) -> str:
+def families(records: list[Record]) -> dict[tuple[str, str], str]:
+    """The family that ``auto`` took, by row and packing."""
+    return {(r["isa"], r["packing"]): r["auto_family"] for r in records}
+
+
+def changed_since(records: list[Record], newer: list[list[Record]]) -> str:
+    """The families that rows of a record take by now, as newer records of other machines show."""
+    now = {key: family for found in reversed(newer) for key, family in families(found).items()}
+    changed = [
+        f"`{isa}` has come to take {packing} {now[isa, packing]}"
+        for (isa, packing), family in families(records).items()
+        if now.get((isa, packing), family) != family
+    ]
+    return f"\n\nSince this record {', '.join(changed)}." if changed else ""
+
+
+def part(records: list[Record], newer: list[list[Record]]) -> str:
     """A machine's section: what was measured on it, and of which matrices."""
     first = records[0]
     where = (
@@ -185,6 +201,7 @@ def part(records: list[Record]) -> str:
         f" {first['rounds']} rounds in which the kernels of a row took turns. GEMV: {first['n']} x"
         f" {first['k']}, gate and up of {first['shape']}."
     )
+    where += changed_since(records, newer)
     return f"### {first['cpu']}\n\n{where}\n\n{summary(records)}"
 
 
@@ -197,7 +214,8 @@ def machines(folder: Path = HERE / "records" / "tiers") -> list[list[Record]]:
 
 def parts() -> dict[str, str]:
     """What stands between marks, by their name; nothing where there is no record."""
-    found = list(map(part, machines()))
+    measured = machines()
+    found = [part(records, measured[:i]) for i, records in enumerate(measured)]
     return {"tiers": "\n\n".join(found)} if found else {}
 
 

@@ -102,7 +102,7 @@ def test_the_page_has_the_newest_record_of_each_machine_the_last_first(records, 
     for at, (cpu, date) in enumerate(measured):
         changed = [{**record, "cpu": f"{cpu} CPU", "date": date} for record in records]
         (tmp_path / f"{at}.json").write_text(json.dumps(changed))
-    texts = [tiers_page.part(found) for found in tiers_page.machines(tmp_path)]
+    texts = [tiers_page.part(found, []) for found in tiers_page.machines(tmp_path)]
     for text, (cpu, date) in zip(texts, measured[1:], strict=True):
         start = f"### {cpu} CPU\n\n4 cores, {date}, commit 0123456789ab; medians of 3 rounds"
         assert text.startswith(start)
@@ -184,8 +184,29 @@ def assert_defaults_are_those_of_the_dispatch_table(found):
 
 
 def test_defaults_on_the_page_are_those_of_the_dispatch_table():
-    for records in tiers_page.machines():
-        assert_defaults_are_those_of_the_dispatch_table(records)
+    measured = tiers_page.machines()
+    for i, records in enumerate(measured):
+        section = PAGE.split(f"### {records[0]['cpu']}\n")[1].split("\n### ")[0]
+        newer = {(r["isa"], r["packing"]) for found in measured[:i] for r in found}
+        for record in records:
+            key = record["isa"], record["packing"]
+            if key[0] in runtime.available_isas():
+                with row(key[0]):
+                    now = runtime.gemv_family(key[1])
+                    assert record["auto_packing"] == runtime.auto_packing()
+                if record["auto_family"] != now:  # the page says so, and a newer record shows it
+                    assert f"`{key[0]}` has come to take {key[1]} {now}" in section
+                    assert key in newer
+
+
+def test_what_changed_since_a_record_is_what_newer_ones_show(records):
+    dot = [{**r, "auto_family": "dot"} for r in records if r["packing"] == "t3"]
+    elsewhere = [{**r, "isa": "sse41"} for r in dot]
+    said = "\n\nSince this record `avx2` has come to take t3 dot."
+    assert tiers_page.changed_since(records, [dot, records]) == said
+    assert tiers_page.changed_since(records, [records, dot]) == ""
+    assert tiers_page.changed_since(records, [elsewhere]) == ""
+    assert tiers_page.changed_since(records, []) == ""
 
 
 @pytest.mark.parametrize(
