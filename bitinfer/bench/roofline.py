@@ -17,16 +17,19 @@ class Roofline:
     Args:
         num_bytes: Size of the buffer, rounded up to whole streams.
         threads: Threads that read it.
+
+    Attributes:
+        gb_per_s: Best rate so far, 10^9 bytes a second; 0 before the first read.
     """
 
     def __init__(self, num_bytes: int, threads: int) -> None:
         self._threads = threads
         size = -(-num_bytes // _BUFFER_UNIT_BYTES) * _BUFFER_UNIT_BYTES
         self._buffer = np.ones(size, np.uint8)  # written, so that every page is its own
-        self._best_s = float("inf")
+        self.gb_per_s = 0.0
 
     def read(self) -> float:
-        """Read the buffer with each number of streams; the best time so far is kept.
+        """Read the buffer with each number of streams.
 
         Returns:
             The best rate of this call, 10^9 bytes a second.
@@ -37,10 +40,6 @@ class Roofline:
             for streams in ROOFLINE_STREAMS
             for seconds in runtime.read_bandwidth(self._buffer, self._threads, streams, times)
         )
-        self._best_s = min(self._best_s, best_s)
-        return float(self._buffer.size / best_s / 1e9)
-
-    @property
-    def gb_per_s(self) -> float:
-        """Best rate so far, 10^9 bytes a second; 0 before the first read."""
-        return float(self._buffer.size / self._best_s / 1e9)
+        rate = self._buffer.size / best_s / 1e9
+        self.gb_per_s = max(self.gb_per_s, rate)
+        return rate

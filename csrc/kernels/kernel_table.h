@@ -127,8 +127,8 @@ struct KernelTable {
   int64_t gemv_tokens[kNumPackings];  // up to as many, a GEMV of auto_family for each is faster
                                       // than a GEMM, by benchmark records; 1..kMaxGemvTokens, or
                                       // kAllTokens
-  int addsub_streams[kNumPackings];   // far-apart runs of tiles that a GEMV task walks: as many as
-  int dot_streams[kNumPackings];      // its kernel reads side by side
+  int addsub_streams[kNumPackings];   // far-apart runs of tiles that a GEMV task of the family
+  int dot_streams[kNumPackings];      // walks: as many as its kernel reads side by side
   Packing auto_packing;               // what packing="auto" takes, by benchmark records
   GemvRowsFn gemv_rows;               // these three multiply
   GemvColumnsFn gemv_columns;

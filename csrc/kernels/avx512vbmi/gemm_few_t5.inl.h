@@ -4,8 +4,9 @@
 //
 // First the bytes of 4 K-blocks are brought side by side, so that a 32-bit lane holds those of one
 // row; the codes of their trits d are columns d, 5 + d, 10 + d and 15 + d of these 20, and
-// activations are put into that order. Zen 5 runs vpmultishiftqb, which spreads codes that are
-// packed four to a byte, where it runs vpdpbusd; look-ups and unpacks mostly elsewhere.
+// activations are put into that order. Codes packed four to a byte would need vpmultishiftqb to
+// spread them, which Zen 5 runs on the ports of vpdpbusd; look-ups and unpacks run mostly
+// elsewhere.
 #pragma once
 
 constexpr int kFewBlocks = 4;  // K-blocks side by side
@@ -143,7 +144,7 @@ BITINFER_INLINE void gemm_few_t5(const uint8_t* tiles, int64_t num_tiles, int64_
         };
         if constexpr (kTokens <= 5) {  // up to 20 vectors of sums
           add(add_few<kTokens, 4, 0>, tile + kBytesAhead);
-        } else {
+        } else {  // each half fetches half of the next tile
           add(add_few<kTokens, 2, 0>, tile + tile_bytes);
           add(add_few<kTokens, 2, 1>, tile + tile_bytes + 128);
         }
