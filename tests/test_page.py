@@ -227,9 +227,26 @@ def test_conversations_are_deleted_after_a_question(page, cli):
     page.type(Keys.ARROW_UP, Keys.ENTER)
     page.wait(lambda: page.text("#ask-title") == "Delete the conversation?")
     page.type(Keys.ESCAPE)
+    page.wait(lambda: not page.one("#ask").get_attribute("open"))
     page.click("What to do with To be deleted")
     page.type(Keys.ARROW_UP, Keys.ENTER)
     page.wait(lambda: page.one("#ask").get_attribute("open"))
+    page.one("#ask .danger").click()
+    page.wait(lambda: number not in [c.id for c in cli.list()])
+
+
+def test_a_question_asked_again_before_the_first_has_closed_is_answered(page, cli):
+    number = talk(cli, "Twice asked")
+    page.wait(lambda: page.text("#list .name") == "Twice asked")
+    page.run("""
+        const ask = () => {
+            document.querySelector("[aria-label='What to do with Twice asked']").click();
+            document.querySelector("#menu .danger").click();
+        };
+        ask();
+        document.querySelector("#ask").close();  // its event comes with the next frame
+        ask();
+    """)
     page.one("#ask .danger").click()
     page.wait(lambda: number not in [c.id for c in cli.list()])
 

@@ -11,13 +11,18 @@ import pytest
 # Time on a core of each thread, before and after a reply; in a process of its own, as other tests
 # leave threads of the pool behind.
 CODE = """
-import json, sys
+import json, os, sys, time
 from pathlib import Path
 import bitinfer
 
 def ran():
-    tasks = Path("/proc/self/task").iterdir()
+    tasks = list(Path("/proc/self/task").iterdir())
+    while any(t.name != str(os.getpid()) and not asleep(t) for t in tasks):
+        time.sleep(0.01)  # a thread of BLAS spins for a while after its start
     return {t.name: int((t / "schedstat").read_text().split()[0]) for t in tasks}
+
+def asleep(task):
+    return (task / "stat").read_text().rpartition(") ")[2][0] == "S"
 
 model = bitinfer.Model.load(bitinfer.default_model(), num_threads=int(sys.argv[1]))
 options = json.loads(sys.argv[2])
@@ -43,5 +48,6 @@ def test_only_as_many_threads_run_as_were_asked_for(tmp_path, threads, options):
         capture_output=True,
         text=True,
         check=True,
+        timeout=60,
     )
     assert 1 <= int(done.stdout) <= threads

@@ -2,7 +2,13 @@
 
 import { el } from "./dom.js";
 
-const box = () => document.getElementById("ask");
+/** An empty dialog in the place of the last one, whose `close` event may be still to come. */
+function emptyDialog() {
+  const last = document.getElementById("ask");
+  const dialog = last.cloneNode(false);
+  last.replaceWith(dialog);
+  return dialog;
+}
 
 /** Ask for a text; null if the user leaves. */
 export function prompt({ title, text = "", label, value = "", accept, type = "text", limit = 4096 }) {
@@ -16,7 +22,7 @@ export async function confirm({ title, text, accept }) {
 }
 
 function ask(title, text, accept, fields, answer, kind = "primary") {
-  const dialog = box();
+  const dialog = emptyDialog();
   return new Promise((resolve) => {
     const leave = el("button", { type: "button", onclick: () => dialog.close() }, "Cancel");
     const form = el(
@@ -32,8 +38,7 @@ function ask(title, text, accept, fields, answer, kind = "primary") {
       ...fields,
       el("div", { class: "buttons" }, leave, el("button", { class: kind }, accept)),
     );
-    dialog.replaceChildren(form);
-    dialog.returnValue = "";
+    dialog.append(form);
     dialog.addEventListener("close", () => resolve(dialog.returnValue || null), { once: true });
     dialog.showModal();
     fields[0]?.select();
