@@ -128,6 +128,7 @@ CpuFeatures x86_features(const X86Registers& r) {
     add(r.leaf7_ebx, 30, kZmmState, kAvx512BW);
     add(r.leaf7_ebx, 31, kZmmState, kAvx512VL);
     add(r.leaf7_ecx, 1, kZmmState, kAvx512VBMI);
+    add(r.leaf7_ecx, 8, kZmmState, kGfni);
     add(r.leaf7_ecx, 11, kZmmState, kAvx512VNNI);
   }
   add(r.leaf7_edx, 24, kTileState, kAmxTile);
@@ -139,7 +140,7 @@ std::string feature_names(uint32_t features) {
   constexpr const char* kNames[] = {"ssse3",    "sse4.1",   "avx2",     "f16c",       "avx512f",
                                     "avx512bw", "avx512vl", "avx512dq", "avx512vnni", "avx512vbmi",
                                     "neon",     "amx-tile", "amx-int8", "avxvnni",    "fma",
-                                    "dotprod",  "i8mm"};
+                                    "dotprod",  "i8mm",     "gfni"};
   std::string text;
   uint32_t bit = 1;
   for (const char* name : kNames) {

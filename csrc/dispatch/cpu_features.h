@@ -24,6 +24,7 @@ enum CpuFeature : uint32_t {
   kFma = 1u << 14,
   kDotProd = 1u << 15,
   kI8mm = 1u << 16,
+  kGfni = 1u << 17,
 };
 
 struct CpuFeatures {

@@ -52,13 +52,14 @@ struct IsaRow {
 constexpr uint32_t kAvx2Row = kSsse3 | kSse41 | kAvx2 | kF16C | kFma;
 constexpr uint32_t kAvx512Row =
     kAvx2Row | kAvx512F | kAvx512BW | kAvx512VL | kAvx512DQ | kAvx512VNNI;
+constexpr uint32_t kVbmiRow = kAvx512Row | kAvx512VBMI | kGfni;
 #endif
 constexpr IsaRow kIsaRows[] = {
 #if BITINFER_X86
 #if BITINFER_AMX
-    {"amx", kAvx512Row | kAvx512VBMI | kAmxTile | kAmxInt8, &amx::make_kernel_table},
+    {"amx", kVbmiRow | kAmxTile | kAmxInt8, &amx::make_kernel_table},
 #endif
-    {"avx512vbmi", kAvx512Row | kAvx512VBMI, &avx512vbmi::make_kernel_table},
+    {"avx512vbmi", kVbmiRow, &avx512vbmi::make_kernel_table},
     {"avx512vnni", kAvx512Row, &avx512vnni::make_kernel_table},
 #if BITINFER_AVXVNNI
     {"avxvnni", kAvx2Row | kAvxVnni, &avxvnni::make_kernel_table},

@@ -12,14 +12,15 @@ using bitinfer::why_unusable;
 
 constexpr uint32_t kLeaf1Ecx = 1u << 9 | 1u << 12 | 1u << 19 | 1u << 27 | 1u << 28 | 1u << 29;
 constexpr uint32_t kLeaf7Ebx = 1u << 5 | 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;
-constexpr uint32_t kLeaf7Ecx = 1u << 1 | 1u << 11;
+constexpr uint32_t kLeaf7Ecx = 1u << 1 | 1u << 8 | 1u << 11;
 constexpr uint32_t kLeaf7Edx = 1u << 24 | 1u << 25;
 constexpr uint32_t kLeaf71Eax = 1u << 4;
 constexpr uint32_t kSse = bitinfer::kSsse3 | bitinfer::kSse41;
 constexpr uint32_t kAvx = bitinfer::kAvx2 | bitinfer::kF16C | bitinfer::kFma;
 constexpr uint32_t kYmm = kAvx | bitinfer::kAvxVnni;
 constexpr uint32_t kAvx512 = bitinfer::kAvx512F | bitinfer::kAvx512BW | bitinfer::kAvx512VL |
-                             bitinfer::kAvx512DQ | bitinfer::kAvx512VNNI | bitinfer::kAvx512VBMI;
+                             bitinfer::kAvx512DQ | bitinfer::kAvx512VNNI | bitinfer::kAvx512VBMI |
+                             bitinfer::kGfni;
 constexpr uint32_t kAmx = bitinfer::kAmxTile | bitinfer::kAmxInt8;
 
 void expect_usable(uint64_t xcr0, uint32_t usable, bool tiles_granted = true) {

@@ -1,12 +1,12 @@
-// GEMM of few tokens on t5, and its GEMV: a look-up turns each packed byte into the code of one of
-// its trits where it stands, so that neither codes nor sums leave the registers. Included inside
-// the anonymous namespace of a row, after unpack_t5.inl.h, token_blocks.inl.h and dot_words.h.
+// GEMM of few tokens on t5, and its GEMV: packed bytes become codes of their trits where they
+// stand, so that neither codes nor sums leave the registers. Included inside the anonymous
+// namespace of a row, after unpack_t5.inl.h, token_blocks.inl.h and dot_words.h.
 //
 // First the bytes of 4 K-blocks are brought side by side, so that a 32-bit lane holds those of one
 // row; the codes of their trits d are columns d, 5 + d, 10 + d and 15 + d of these 20, and
-// activations are put into that order. Codes packed four to a byte would need vpmultishiftqb to
-// spread them, which Zen 5 runs on the ports of vpdpbusd; look-ups and unpacks run mostly
-// elsewhere.
+// activations are put into that order. One look-up gives four trits' codes of a byte and another
+// the fifth's; GF2P8AFFINEQB, a shift and a mask in one, takes the four apart in place. Spreading
+// them by vpmultishiftqb would be fewer instructions, but Zen 5 runs that on the ports of vpdpbusd.
 #pragma once
 
 constexpr int kFewBlocks = 4;  // K-blocks side by side
@@ -14,15 +14,20 @@ constexpr int kFewColumns = kFewBlocks * static_cast<int>(kT5BlockK);
 constexpr int kFewOrdered = 3 * kFewColumns;  // columns that one vector orders
 
 struct T5Digits {
-  alignas(64) uint8_t code[kT5BlockK][128];  // of magnitudes 0..121
-  alignas(64) uint8_t column[64];            // whose activation byte i of a vector is
+  alignas(64) uint8_t four[128];   // of magnitudes 0..121: codes of trits 0..3, trit d in bits 2 d
+  alignas(64) uint8_t last[128];   // the code of trit 4
+  alignas(64) uint8_t column[64];  // whose activation byte i of a vector is
 };
 
 constexpr T5Digits make_t5_digits() {
   T5Digits t{};
   for (int m = 0; m < 122; ++m) {
-    for (int d = kT5BlockK - 1, u = 121 + m; d >= 0; --d, u /= 3)
-      t.code[d][m] = static_cast<uint8_t>(u % 3);
+    int u = 121 + m;
+    t.last[m] = static_cast<uint8_t>(u % 3);
+    for (int d = 3; d >= 0; --d) {
+      u /= 3;
+      t.four[m] = static_cast<uint8_t>(t.four[m] | u % 3 << 2 * d);
+    }
   }
   for (int i = 0; i < kFewOrdered; ++i) {
     const int d = i % kFewColumns / kFewBlocks, block = i % kFewBlocks;
@@ -65,6 +70,31 @@ BITINFER_INLINE void bring_together(const uint8_t* tile, int64_t blocks, __m512i
   }
 }
 
+// The codes of `groups` vectors of packed bytes, trits 0..3 as four[g], trit 4 as last[g]. Indices
+// ignore bit 7, which turns every code c into 2 - c.
+template <int groups>
+BITINFER_INLINE void look_up_codes(const __m512i* rows, __m512i* four, __m512i* last) {
+  __m512i low_four = load64(kT5Digits.four), low_last = load64(kT5Digits.last);
+  const __m512i high_four = load64(kT5Digits.four + 64), high_last = load64(kT5Digits.last + 64);
+  keep_in_place(low_four);  // loaded once
+  keep_in_place(low_last);
+#pragma GCC unroll 4
+  for (int g = 0; g < groups; ++g) {
+    const __mmask64 minus = _mm512_movepi8_mask(rows[g]);
+    const __m512i l = _mm512_permutex2var_epi8(low_last, rows[g], high_last);
+    last[g] = _mm512_mask_sub_epi8(l, minus, fill_dot_bytes(2), l);
+    const __m512i f = _mm512_permutex2var_epi8(low_four, rows[g], high_four);
+    four[g] = _mm512_mask_sub_epi8(f, minus, fill_dot_bytes(0xaa), f);
+  }
+}
+
+// Bits 2 d and 2 d + 1 of each byte, d < 4.
+BITINFER_INLINE __m512i code_of_four(__m512i four, int d) {
+  if (d == 0) return _mm512_and_si512(four, fill_dot_bytes(3));
+  const int64_t bit_0 = int64_t{1} << 2 * d, bit_1 = bit_0 << 1;  // byte 7 of a matrix is bit 0's
+  return _mm512_gf2p8affine_epi64_epi8(four, _mm512_set1_epi64(bit_0 << 56 | bit_1 << 48), 0);
+}
+
 // acc[t][r] += the sum of a tile's K-blocks, for the rows r of bring_together; a: (tokens,
 // a_stride) as order_activations leaves them. Prefetches groups * 64 of every 256 bytes from
 // `ahead` on.
@@ -77,27 +107,22 @@ BITINFER_SYMBOL void add_few(const uint8_t* tile, int64_t blocks, const uint8_t*
 #pragma GCC unroll 4
     for (int g = 0; g < groups; ++g) sum[t][g] = zero_words();
   }
-  const __m512i twos = fill_dot_bytes(2);
   for (; blocks > 0; blocks -= kFewBlocks, a += kFewColumns) {
     for (int g = 0; g < groups; ++g) prefetch(ahead + 64 * g);
     __m512i rows[groups];
     bring_together<groups, half>(tile, blocks, rows);
-    __mmask64 minus[groups];
-    for (int g = 0; g < groups; ++g) minus[g] = _mm512_movepi8_mask(rows[g]);
+    __m512i four[groups], last[groups];
+    look_up_codes<groups>(rows, four, last);
 #pragma GCC unroll 5
-    for (int d = 0; d < kT5BlockK; ++d) {
-      __m512i low = load64(kT5Digits.code[d]), code[groups];
-      keep_in_place(low);  // loaded once
+    for (int d = kT5BlockK - 1; d >= 0; --d) {
+      __m512i code[groups];
 #pragma GCC unroll 4
-      for (int g = 0; g < groups; ++g) {
-        const __m512i c = _mm512_permutex2var_epi8(low, rows[g], load64(kT5Digits.code[d] + 64));
-        code[g] = _mm512_mask_sub_epi8(c, minus[g], twos, c);
-      }
+      for (int g = 0; g < groups; ++g) code[g] = d == 4 ? last[g] : code_of_four(four[g], d);
 #pragma GCC unroll 12
       for (int t = 0; t < tokens; ++t) {
-        int32_t four;
-        __builtin_memcpy(&four, a + t * a_stride + kFewBlocks * d, 4);
-        const __m512i x = fill_dot_words(four);
+        int32_t columns;
+        __builtin_memcpy(&columns, a + t * a_stride + kFewBlocks * d, 4);
+        const __m512i x = fill_dot_words(columns);
 #pragma GCC unroll 4
         for (int g = 0; g < groups; ++g) {
           sum[t][g] = dot_add(sum[t][g], code[g], x);
