@@ -88,21 +88,19 @@ void GroupedLinears::run(const OpContext& ctx, const float* x, int64_t m, int64_
 
 // ---- few rows ----
 
-// Each part of the columns is a run of its own in memory: few and longer streams are faster.
+// Each part of the columns is a run of its own in memory: few and longer streams are faster. The
+// results of a task are read again for each group, so they are to stay in the first cache.
 void GroupedLinears::gemv(const OpContext& ctx, const LinearOutput* outputs, int count) {
-  GemvPlan plans[kMaxOutputs];
-  int64_t tasks = 0, bytes = 0;
+  int64_t bytes = 0;
+  for (int i = 0; i < count; ++i) bytes += stack_bytes(shape_, *outputs[i].layer);
+  GemvPlan plan(ctx.threads_for(bytes));
   for (int i = 0; i < count; ++i) {
     const bool at_once = has_gemv_groups(ctx, stack_of(shape_, *outputs[i].layer));
-    plans[i] = plan_gemv(ctx, outputs[i].layer->w, at_once ? 1 : std::max(ctx.gemv.streams / 2, 1));
-    tasks += plans[i].tasks();
-    bytes += stack_bytes(shape_, *outputs[i].layer);
+    plan.add(outputs[i].layer->w, at_once ? 1 : std::max(ctx.gemv.streams / 2, 1), 1,
+             kCachedTaskBytes);
   }
-  const int threads = ctx.threads_for(bytes);
-  parallel_for(threads, 0, tasks, 1, [&](int64_t index, int64_t, int thread) {
-    const TaskPlace at = place_of(plans, count, threads, index);
-    gemv_task(ctx, outputs[at.matrix], runs_of(plans[at.matrix], at.task),
-              &threads_[static_cast<std::size_t>(thread)]);
+  plan.run([&](int i, const TileRuns& runs, int thread) {
+    gemv_task(ctx, outputs[i], runs, &threads_[static_cast<std::size_t>(thread)]);
   });
 }
 
@@ -189,20 +187,18 @@ void GroupedLinears::gemv_task(const OpContext& ctx, const LinearOutput& out, co
 // ---- more ----
 
 void GroupedLinears::gemm(const OpContext& ctx, const LinearOutput* outputs, int count) {
-  int64_t all_rows = 0, bytes = 0;
+  int64_t bytes = 0, panels = 0;
   for (int i = 0; i < count; ++i) {
-    all_rows += outputs[i].layer->w.n;
     bytes += stack_bytes(shape_, *outputs[i].layer);
+    panels += ceil_div(outputs[i].layer->w.n, kPanelRows);
   }
-  const int64_t rows = gemm_task_rows(ctx, rows_.m * shape_.planes(), all_rows);
-  int64_t tasks = 0;
-  for (int i = 0; i < count; ++i) tasks += ceil_div(outputs[i].layer->w.n, rows);
   parallel_for(
-      ctx.threads_for(bytes * rows_.m), 0, tasks, 1, [&](int64_t task, int64_t, int thread) {
+      ctx.threads_for(bytes * rows_.m), 0, panels, gemm_chunks(rows_.m * shape_.planes()),
+      [&](int64_t begin, int64_t end, int thread) {
         const auto own = static_cast<std::size_t>(thread);
-        const LinearOutput* out = outputs;
-        for (int64_t n; task >= (n = ceil_div(out->layer->w.n, rows)); ++out) task -= n;
-        gemm_task(ctx, *out, task * rows, rows, &threads_[own], (*ctx.scratch)[own].gemm.data());
+        for_panels(outputs, begin, end, [&](const LinearOutput& out, int64_t first, int64_t rows) {
+          gemm_task(ctx, out, first, rows, &threads_[own], (*ctx.scratch)[own].gemm.data());
+        });
       });
 }
 

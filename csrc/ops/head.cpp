@@ -11,10 +11,20 @@ namespace {
 
 constexpr int64_t kTaskBytes = 128 * 1024;
 constexpr int64_t kBatchTaskBytes = 512 * 1024;  // of several states, which kernels rearrange first
+constexpr int64_t kRowStep = 16;                 // rows that tasks consist of
 
-// Rows of a task: enough bytes to be worth one, and room for their sums.
-int64_t rows_per_task(int64_t bytes, int64_t row_bytes, int64_t most) {
-  return std::max<int64_t>(std::min(bytes / row_bytes, most) / 16 * 16, 16);
+// Steps of rows in so many bytes, of no more than `most` rows.
+int64_t row_steps(int64_t bytes, int64_t row_bytes, int64_t most) {
+  return std::max<int64_t>(std::min(bytes / row_bytes, most) / kRowStep, 1);
+}
+
+// fn(begin, end, thread) for all rows of the head.
+template <typename Fn>
+void for_rows(const OpContext& ctx, int64_t vocab, int64_t row_bytes, Chunks steps, const Fn& fn) {
+  parallel_for(ctx.threads_for(vocab * row_bytes), 0, ceil_div(vocab, kRowStep), steps,
+               [&](int64_t begin, int64_t end, int thread) {
+                 fn(begin * kRowStep, std::min(end * kRowStep, vocab), thread);
+               });
 }
 
 void quantize_states(const OpContext& ctx, const HeadScratch& s, const float* x, int64_t x_stride,
@@ -31,34 +41,35 @@ void quantize_states(const OpContext& ctx, const HeadScratch& s, const float* x,
 void int8_logits(const OpContext& ctx, const Head& head, const HeadScratch& s, int64_t m,
                  float* logits) {
   const int64_t stride = round_up(head.hidden, 64);
-  const int64_t bytes = m > 1 ? kBatchTaskBytes : long_task_bytes(ctx, head.vocab * stride);
-  const int64_t rows = rows_per_task(bytes, stride, acc_elements(m) / (2 * m));
-  parallel_for(ctx.threads_for(head.vocab * stride), 0, head.vocab, rows,
-               [&](int64_t begin, int64_t end, int thread) {
-                 int32_t* acc = (*ctx.scratch)[static_cast<std::size_t>(thread)].acc.data();
-                 const int64_t n = end - begin;
-                 ctx.kernels->gemm_i8(head.codes + begin * stride, n, s.codes, stride, s.sums,
-                                      2 * m, stride, acc, n);
-                 for (int64_t i = 0; i < m; ++i) {
-                   const int32_t* hi = acc + 2 * i * n;
-                   ctx.kernels->f32.scale_head(hi, hi + n, n, s.scales[i], head.row_scale + begin,
-                                               logits + i * head.vocab + begin);
-                 }
-               });
+  const int64_t room = acc_elements(m) / (2 * m);
+  const Chunks one{row_steps(kTaskBytes, stride, room), room / kRowStep};
+  const int64_t several = row_steps(kBatchTaskBytes, stride, room);
+  for_rows(ctx, head.vocab, stride, m == 1 ? one : Chunks{several, several},
+           [&](int64_t begin, int64_t end, int thread) {
+             int32_t* acc = (*ctx.scratch)[static_cast<std::size_t>(thread)].acc.data();
+             const int64_t n = end - begin;
+             ctx.kernels->gemm_i8(head.codes + begin * stride, n, s.codes, stride, s.sums, 2 * m,
+                                  stride, acc, n);
+             for (int64_t i = 0; i < m; ++i) {
+               const int32_t* hi = acc + 2 * i * n;
+               ctx.kernels->f32.scale_head(hi, hi + n, n, s.scales[i], head.row_scale + begin,
+                                           logits + i * head.vocab + begin);
+             }
+           });
 }
 
 void source_logits(const OpContext& ctx, const Head& head, const float* x, int64_t x_stride,
                    int64_t m, float* logits) {
   const int64_t row_bytes = head.hidden * float_bytes(head.type);
-  const int64_t rows = rows_per_task(kTaskBytes, row_bytes, head.vocab);
-  parallel_for(ctx.threads_for(head.vocab * row_bytes), 0, head.vocab, rows,
-               [&](int64_t begin, int64_t end, int) {
-                 const void* w = static_cast<const uint8_t*>(head.rows) + begin * row_bytes;
-                 for (int64_t i = 0; i < m; ++i) {  // the rows stay in the cache for all M
-                   ctx.kernels->f32.dot_rows(w, head.type, end - begin, head.hidden,
-                                             x + i * x_stride, logits + i * head.vocab + begin);
-                 }
-               });
+  const int64_t steps = row_steps(kTaskBytes, row_bytes, head.vocab);
+  for_rows(ctx, head.vocab, row_bytes, {steps, m == 1 ? head.vocab : steps},
+           [&](int64_t begin, int64_t end, int) {
+             const void* w = static_cast<const uint8_t*>(head.rows) + begin * row_bytes;
+             for (int64_t i = 0; i < m; ++i) {  // the rows stay in the cache for all M
+               ctx.kernels->f32.dot_rows(w, head.type, end - begin, head.hidden, x + i * x_stride,
+                                         logits + i * head.vocab + begin);
+             }
+           });
 }
 
 }  // namespace

@@ -83,31 +83,31 @@ auto multiply_by(const OpContext& ctx, HiddenAct act) {
 
 int64_t weight_bytes(const PackedTernary& w) { return packed_bytes(w.packing, w.n, w.k); }
 
+// Of a task, which reads its weights once for each row of activations.
+int64_t most_task_bytes(const QuantizedRows& a) {
+  return a.m == 1 ? kAnyTaskBytes : kCachedTaskBytes;
+}
+
 void gemv(const OpContext& ctx, const QuantizedRows& a, const LinearOutput* outputs, int count) {
-  GemvPlan plans[kMaxOutputs];
-  int64_t tasks = 0, bytes = 0;
-  for (int i = 0; i < count; ++i) {
-    plans[i] = plan_gemv(ctx, outputs[i].layer->w, ctx.gemv.streams);
-    tasks += plans[i].tasks();
-    bytes += weight_bytes(outputs[i].layer->w);
-  }
-  const int threads = ctx.threads_for(bytes);
-  parallel_for(threads, 0, tasks, 1, [&](int64_t index, int64_t, int thread) {
-    const TaskPlace at = place_of(plans, count, threads, index);
-    gemv_task(ctx, a, outputs[at.matrix], runs_of(plans[at.matrix], at.task), thread);
+  int64_t bytes = 0;
+  for (int i = 0; i < count; ++i) bytes += weight_bytes(outputs[i].layer->w);
+  GemvPlan plan(ctx.threads_for(bytes));
+  for (int i = 0; i < count; ++i)
+    plan.add(outputs[i].layer->w, ctx.gemv.streams, 1, most_task_bytes(a));
+  plan.run([&](int i, const TileRuns& runs, int thread) {
+    gemv_task(ctx, a, outputs[i], runs, thread);
   });
 }
 
 void gated_gemv(const OpContext& ctx, const QuantizedRows& a, const Linear& gate, const Linear& up,
                 HiddenAct act, float* y, int64_t y_stride) {
-  const GemvPlan plan = plan_gemv(ctx, gate.w, std::max(ctx.gemv.streams / 2, 1));
-  const int64_t tile_rows = layout(gate.w.packing).tile_rows;
+  const int64_t tile_rows = layout(gate.w.packing).tile_rows, bytes = 2 * weight_bytes(gate.w);
   const FloatKernels& f32 = ctx.kernels->f32;
   const auto multiply = multiply_by(ctx, act);
-  const int threads = ctx.threads_for(2 * weight_bytes(gate.w));
-  parallel_for(threads, 0, plan.tasks(), 1, [&](int64_t index, int64_t, int thread) {
+  GemvPlan plan(ctx.threads_for(bytes));
+  plan.add(gate.w, std::max(ctx.gemv.streams / 2, 1), 2, most_task_bytes(a));
+  plan.run([&](int, const TileRuns& runs, int thread) {
     ThreadScratch& scratch = (*ctx.scratch)[static_cast<std::size_t>(thread)];
-    const TileRuns runs = runs_of(plan, place_of(&plan, 1, threads, index).task);
     TileStreams streams{};
     add_streams(&streams, gate.w, runs, scratch.acc.data());
     add_streams(&streams, up.w, runs, scratch.acc.data());
@@ -149,66 +149,60 @@ int64_t gemm_rows(const OpContext& ctx, const QuantizedRows& a, const PackedTern
 }
 
 void gemm(const OpContext& ctx, const QuantizedRows& a, const LinearOutput* outputs, int count) {
-  int64_t all_rows = 0, bytes = 0;
+  int64_t bytes = 0, panels = 0;
   for (int i = 0; i < count; ++i) {
-    all_rows += outputs[i].layer->w.n;
     bytes += weight_bytes(outputs[i].layer->w);
+    panels += ceil_div(outputs[i].layer->w.n, kPanelRows);
   }
-  const int64_t rows = gemm_task_rows(ctx, a.m, all_rows);
-  int64_t tasks = 0;
-  for (int i = 0; i < count; ++i) tasks += ceil_div(outputs[i].layer->w.n, rows);
-  parallel_for(ctx.threads_for(bytes * a.m), 0, tasks, 1, [&](int64_t task, int64_t, int thread) {
-    ThreadScratch& scratch = (*ctx.scratch)[static_cast<std::size_t>(thread)];
-    const LinearOutput* out = outputs;
-    for (int64_t own; task >= (own = ceil_div(out->layer->w.n, rows)); ++out) task -= own;
-    int32_t* acc = scratch.acc.data();
-    const int64_t first = task * rows;
-    const int64_t n = gemm_rows(ctx, a, out->layer->w, first, rows, acc, scratch.gemm.data());
-    for (int64_t m = 0; m < a.m; ++m) {
-      epilogue(ctx, *out, acc + m * rows, first, n, a.scales[m], out->y + m * out->y_stride);
-    }
-  });
+  parallel_for(
+      ctx.threads_for(bytes * a.m), 0, panels, gemm_chunks(a.m),
+      [&](int64_t begin, int64_t end, int thread) {
+        ThreadScratch& scratch = (*ctx.scratch)[static_cast<std::size_t>(thread)];
+        for_panels(outputs, begin, end, [&](const LinearOutput& out, int64_t first, int64_t rows) {
+          int32_t* acc = scratch.acc.data();
+          const int64_t n = gemm_rows(ctx, a, out.layer->w, first, rows, acc, scratch.gemm.data());
+          for (int64_t m = 0; m < a.m; ++m) {
+            epilogue(ctx, out, acc + m * rows, first, n, a.scales[m], out.y + m * out.y_stride);
+          }
+        });
+      });
 }
 
 void gated_gemm(const OpContext& ctx, const QuantizedRows& a, const Linear& gate, const Linear& up,
                 HiddenAct act, float* y, int64_t y_stride) {
   const FloatKernels& f32 = ctx.kernels->f32;
   const auto multiply = multiply_by(ctx, act);
-  const int64_t rows = gemm_task_rows(ctx, a.m, gate.w.n);
   const int threads = ctx.threads_for(2 * weight_bytes(gate.w) * a.m);
-  parallel_for(threads, 0, ceil_div(gate.w.n, rows), 1, [&](int64_t task, int64_t, int thread) {
-    ThreadScratch& scratch = (*ctx.scratch)[static_cast<std::size_t>(thread)];
-    int32_t* acc = scratch.acc.data();
-    int32_t* acc_up = acc + a.m * rows;
-    const int64_t first = task * rows;
-    const int64_t n = gemm_rows(ctx, a, gate.w, first, rows, acc, scratch.gemm.data());
-    gemm_rows(ctx, a, up.w, first, rows, acc_up, scratch.gemm.data());
-    float* g = scratch.row.data();
-    float* u = g + rows;
-    for (int64_t m = 0; m < a.m; ++m) {
-      f32.scale(acc + m * rows, n, a.scales[m], gate.weight_scale, bias_at(gate, first), g);
-      f32.scale(acc_up + m * rows, n, a.scales[m], up.weight_scale, bias_at(up, first), u);
-      multiply(g, u, n, y + m * y_stride + first);
-    }
-  });
+  parallel_for(
+      threads, 0, ceil_div(gate.w.n, kPanelRows), gemm_chunks(a.m),
+      [&](int64_t begin, int64_t end, int thread) {
+        ThreadScratch& scratch = (*ctx.scratch)[static_cast<std::size_t>(thread)];
+        const int64_t first = begin * kPanelRows, rows = (end - begin) * kPanelRows;
+        int32_t* acc = scratch.acc.data();
+        int32_t* acc_up = acc + a.m * rows;
+        const int64_t n = gemm_rows(ctx, a, gate.w, first, rows, acc, scratch.gemm.data());
+        gemm_rows(ctx, a, up.w, first, rows, acc_up, scratch.gemm.data());
+        float* g = scratch.row.data();
+        float* u = g + rows;
+        for (int64_t m = 0; m < a.m; ++m) {
+          f32.scale(acc + m * rows, n, a.scales[m], gate.weight_scale, bias_at(gate, first), g);
+          f32.scale(acc_up + m * rows, n, a.scales[m], up.weight_scale, bias_at(up, first), u);
+          multiply(g, u, n, y + m * y_stride + first);
+        }
+      });
 }
 
 }  // namespace
 
-int64_t gemm_task_rows(const OpContext& ctx, int64_t m, int64_t all_rows) {
-  const int64_t panels = kPanelRows / round_up(std::min(m, kPanelRows), 16);
-  const int64_t share = all_rows / (4 * kPanelRows * ctx.num_threads);
-  return kPanelRows * std::clamp<int64_t>(share, 1, panels);
-}
+Chunks gemm_chunks(int64_t m) { return {1, std::max<int64_t>(kPanelRows / m, 1)}; }
 
 void gemv_tasks(
     const OpContext& ctx, const QuantizedRows& a, const PackedTernary& w,
     const std::function<void(const TileRuns& runs, const TileStreams& streams, int thread)>& done) {
-  const GemvPlan plan = plan_gemv(ctx, w, ctx.gemv.streams);
-  const int threads = ctx.threads_for(weight_bytes(w));
-  parallel_for(threads, 0, plan.tasks(), 1, [&](int64_t index, int64_t, int thread) {
+  GemvPlan plan(ctx.threads_for(weight_bytes(w)));
+  plan.add(w, ctx.gemv.streams, 1, most_task_bytes(a));
+  plan.run([&](int, const TileRuns& runs, int thread) {
     ThreadScratch& scratch = (*ctx.scratch)[static_cast<std::size_t>(thread)];
-    const TileRuns runs = runs_of(plan, place_of(&plan, 1, threads, index).task);
     TileStreams streams{};
     add_streams(&streams, w, runs, scratch.acc.data());
     gemv_rows(ctx, a, streams, &scratch, [&](int64_t) { done(runs, streams, thread); });

@@ -7,11 +7,13 @@
 // same bits.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 
 #include "ops/op_context.h"
 #include "pack/format.h"
+#include "threads/thread_pool.h"
 
 namespace bitinfer {
 
@@ -64,9 +66,25 @@ void gated_linear(const OpContext& ctx, const QuantizedRows& a, const Linear& ga
 // y (m, n) = act(gate) · y
 void activate(const OpContext& ctx, HiddenAct act, const float* gate, int64_t m, int64_t n,
               float* y);
-// Rows of a GEMM task: of few tokens several panels, so that a kernel call is worth its beginning,
-// unless threads would be left without work.
-int64_t gemm_task_rows(const OpContext& ctx, int64_t m, int64_t all_rows);
+
+// How many panels of kPanelRows rows a GEMM task takes: of few tokens several, so that a kernel
+// call is worth its beginning.
+Chunks gemm_chunks(int64_t m);
+
+// fn(output, first row, rows) for panels [begin, end) of the matrices one after the other; the last
+// panel of each may have rows that it does not.
+template <typename Fn>
+void for_panels(const LinearOutput* outputs, int64_t begin, int64_t end, const Fn& fn) {
+  for (; begin < end; ++outputs) {
+    const int64_t panels = ceil_div(outputs->layer->w.n, kPanelRows), stop = std::min(end, panels);
+    if (begin < stop) {
+      fn(*outputs, begin * kPanelRows, (stop - begin) * kPanelRows);
+      begin = stop;
+    }
+    begin -= panels;
+    end -= panels;
+  }
+}
 
 struct TileRuns;
 

@@ -102,13 +102,12 @@ void PlaneHead::upper_bounds(int64_t m, int64_t limit, float* logits) {
                     scratch_.bounds.data() + i * 2 * (head_.hidden + 1), scratch_.order.data());
   }
   const auto high_sums = ctx_.kernels->head_high[static_cast<int>(planes_.split)];
-  const int64_t bytes = m > 1 ? kTaskBytes : long_task_bytes(ctx_, limit * high_bytes_);
-  const int64_t rows = std::clamp<int64_t>(bytes / high_bytes_ / kGroupRows * kGroupRows,
-                                           kGroupRows, acc_elements(1) / 2);
+  const int64_t least = std::max<int64_t>(kTaskBytes / high_bytes_ / kGroupRows, 1);
   parallel_for(
-      ctx_.threads_for(limit * high_bytes_), 0, limit, rows,
-      [&](int64_t begin, int64_t end, int thread) {
-        const int64_t n = end - begin;
+      ctx_.threads_for(limit * high_bytes_), 0, ceil_div(limit, kGroupRows),
+      Chunks{least, m > 1 ? least : acc_elements(1) / 2 / kGroupRows},
+      [&](int64_t first, int64_t last, int thread) {
+        const int64_t begin = first * kGroupRows, n = std::min(last * kGroupRows, limit) - begin;
         int32_t *hi = acc(thread), *lo = hi + n;
         for (int64_t i = 0; i < m; ++i) {
           high_sums(planes_.high + begin * high_bytes_, n, head_.hidden, codes(i), stride_, hi);

@@ -2,19 +2,12 @@
 // largest. Private to ops/head.cpp.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 
 #include "ops/head.h"
 #include "ops/op_context.h"
 
 namespace bitinfer {
-
-// Bytes of a task whose rows are read once: long, as nothing has been prefetched where one begins,
-// but several for each thread.
-inline int64_t long_task_bytes(const OpContext& ctx, int64_t bytes) {
-  return std::clamp<int64_t>(bytes / (8 * ctx.num_threads), 128 * 1024, 512 * 1024);
-}
 
 // logits as head_logits; states.codes, sums and scales hold the M quantized states. Where all
 // logits are wanted, or so many rows are in doubt that it does not pay, both planes of every row

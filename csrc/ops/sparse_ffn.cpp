@@ -9,7 +9,7 @@ namespace bitinfer {
 namespace {
 
 constexpr Packing kPacking = Packing::kI2;
-constexpr int64_t kDownTasks = 4;  // of each thread, so that a slow one may be helped
+constexpr int64_t kLeastDownColumns = 512;  // of a task, which sums apart before it adds them
 
 int64_t padded_hidden(int64_t hidden) {
   return num_blocks(kPacking, hidden) * layout(kPacking).block_k;
@@ -98,10 +98,9 @@ int64_t sparse_down(const OpContext& ctx, std::vector<NeuronScratch>* scratch,
                     const QuantizedRows& a, const Linear& down, const PackedTernary& columns,
                     float* x) {
   const int threads = ctx.threads_for(packed_bytes(kPacking, columns.n, columns.k) / 4);
-  const int64_t tasks = threads == 1 ? 1 : kDownTasks * threads;
-  parallel_for(threads, 0, tasks, 1, [&](int64_t task, int64_t, int thread) {
+  const Chunks chunks{kLeastDownColumns, a.k};
+  parallel_for(threads, 0, a.k, chunks, [&](int64_t begin, int64_t end, int thread) {
     NeuronScratch& s = (*scratch)[static_cast<std::size_t>(thread)];
-    const int64_t begin = task * a.k / tasks, end = (task + 1) * a.k / tasks;
     int64_t count = 0;
     for (int64_t k = begin; k < end; ++k) {
       s.chosen[static_cast<std::size_t>(count)] = static_cast<int32_t>(k);

@@ -99,7 +99,7 @@ struct ThreadPool::Impl {
   // The job; written by the caller while no slot is posted or running.
   ChunkFn fn = nullptr;
   void* ctx = nullptr;
-  int64_t grain = 1;
+  Chunks chunks{1, 1};
   int num_shares = 0;
   Share shares[kMaxThreads];
 
@@ -107,21 +107,24 @@ struct ThreadPool::Impl {
   void take_chunks(int thread) {
     for (int i = 0; i < num_shares; ++i) {
       Share& share = shares[(thread + i) % num_shares];
-      for (;;) {
-        const int64_t from = share.next.fetch_add(grain, std::memory_order_relaxed);
-        if (from >= share.end) break;
-        fn(ctx, from, std::min(from + grain, share.end), thread);
+      int64_t from = share.next.load(std::memory_order_relaxed);
+      while (from < share.end) {
+        const int64_t left = share.end - from;
+        const int64_t end = from + std::min(std::clamp(left / 2, chunks.least, chunks.most), left);
+        if (!share.next.compare_exchange_weak(from, end, std::memory_order_relaxed)) continue;
+        fn(ctx, from, end, thread);
+        from = share.next.load(std::memory_order_relaxed);
       }
     }
   }
 
-  // Shares of whole chunks, as even as they come.
+  // Shares of whole least chunks, as even as they come.
   void deal(int threads, int64_t begin, int64_t end) {
-    const int64_t chunks = (end - begin + grain - 1) / grain;
+    const int64_t count = (end - begin + chunks.least - 1) / chunks.least;
     num_shares = threads;
     for (int i = 0; i < threads; ++i) {
-      shares[i].next.store(begin + i * chunks / threads * grain, std::memory_order_relaxed);
-      shares[i].end = std::min(begin + (i + 1) * chunks / threads * grain, end);
+      shares[i].next.store(begin + i * count / threads * chunks.least, std::memory_order_relaxed);
+      shares[i].end = std::min(begin + (i + 1) * count / threads * chunks.least, end);
     }
   }
 
@@ -183,23 +186,24 @@ ThreadPool& ThreadPool::instance() {
   return *pool;
 }
 
-void ThreadPool::run(int num_threads, int64_t begin, int64_t end, int64_t grain, ChunkFn fn,
+void ThreadPool::run(int num_threads, int64_t begin, int64_t end, Chunks chunks, ChunkFn fn,
                      void* ctx) {
   if (begin >= end) return;
   FloatMode mode;
-  grain = std::max<int64_t>(grain, 1);
-  const int64_t chunks = (end - begin + grain - 1) / grain;
-  const int threads = static_cast<int>(std::min<int64_t>({num_threads, chunks, kMaxThreads}));
+  chunks.least = std::max<int64_t>(chunks.least, 1);
+  chunks.most = std::max(chunks.most, chunks.least);
+  const int64_t count = (end - begin + chunks.least - 1) / chunks.least;
+  const int threads = static_cast<int>(std::min<int64_t>({num_threads, count, kMaxThreads}));
   if (threads <= 1) {
-    for (int64_t from = begin; from < end; from += grain)
-      fn(ctx, from, std::min(from + grain, end), 0);
+    for (int64_t from = begin; from < end; from += chunks.most)
+      fn(ctx, from, std::min(from + chunks.most, end), 0);
     return;
   }
   Impl& impl = *impl_;
   std::lock_guard<std::mutex> lock(impl.run_mutex);
   impl.fn = fn;
   impl.ctx = ctx;
-  impl.grain = grain;
+  impl.chunks = chunks;
   impl.deal(threads, begin, end);
   impl.run(threads - 1);
 }

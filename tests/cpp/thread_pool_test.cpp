@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <limits>
@@ -36,6 +37,34 @@ void every_index_runs_once() {
         EXPECT(bad_chunks == 0, "%d threads, grain %d", threads, static_cast<int>(grain));
         for (const int n : runs) EXPECT(n == 1, "an index ran %d times on %d threads", n, threads);
       }
+    }
+  }
+}
+
+// Chunks of a share are halves of what is left of it, within the bounds; what is less than the
+// least is the end of a share.
+void chunks_grow_shorter_within_bounds() {
+  for (const int threads : {1, 2, 7}) {
+    for (const bitinfer::Chunks chunks :
+         {bitinfer::Chunks{1, 1000}, {3, 1000}, {8, 64}, {5, 5}, {0, 0}, {9, 2}}) {
+      const int64_t least = std::max<int64_t>(chunks.least, 1), most = std::max(chunks.most, least);
+      std::vector<int> runs(1000, 0);
+      std::vector<int64_t> longest(static_cast<std::size_t>(threads), 0);  // of each thread
+      std::atomic<int> short_chunks{0}, long_chunks{0};
+      parallel_for(threads, 0, 1000, chunks, [&](int64_t begin, int64_t end, int thread) {
+        if (end - begin < least) ++short_chunks;
+        if (end - begin > most) ++long_chunks;
+        int64_t& own = longest[static_cast<std::size_t>(thread)];
+        own = std::max(own, end - begin);
+        for (int64_t i = begin; i < end; ++i) ++runs[static_cast<std::size_t>(i)];
+      });
+      for (const int n : runs) EXPECT(n == 1, "an index ran %d times on %d threads", n, threads);
+      EXPECT(long_chunks == 0, "%d chunks above %d", long_chunks.load(), static_cast<int>(most));
+      EXPECT(short_chunks <= threads, "%d chunks below %d", short_chunks.load(),
+             static_cast<int>(least));
+      const int64_t begins = threads == 1 ? 1000 : 1000 / threads / 2;  // with, who ever takes it
+      const int64_t found = *std::max_element(longest.begin(), longest.end());
+      EXPECT(found >= std::min(begins - least, most), "chunks of %d", static_cast<int>(found));
     }
   }
 }
@@ -129,6 +158,7 @@ void a_forked_child_has_a_pool_of_its_own() {
 
 int main() {
   every_index_runs_once();
+  chunks_grow_shorter_within_bounds();
   results_of_one_job_are_seen_by_the_next();
   a_slow_core_holds_nobody_back();
   concurrent_callers_queue();

@@ -10,6 +10,7 @@ inline void rms_norm(const float* x, const float* w, int64_t k, float eps, float
   int64_t i = 0;
   for (; i + 16 <= k; i += 16) {
     const F32x16 v = load_f32(x + i);
+    __builtin_prefetch(w + i);  // of every layer its own, so not in the cache
     squares = squares + v * v;
   }
   if (i < k) {
@@ -42,11 +43,15 @@ inline void layer_norm(const float* x, int64_t k, float eps, float* y) {
 }
 
 inline float floored_absmax(const float* x, int64_t k) {
-  F32x16 most = set_f32(1e-5f);
+  F32x16 most[4];  // that do not wait for each other
+  for (F32x16& m : most) m = set_f32(1e-5f);
   int64_t i = 0;
-  for (; i + 16 <= k; i += 16) most = max(abs(load_f32(x + i)), most);
-  if (i < k) most = max(abs(load_tail_f32(x + i, k - i)), most);
-  return fold_max(most);
+  for (; i + 64 <= k; i += 64) {
+    for (int j = 0; j < 4; ++j) most[j] = max(abs(load_f32(x + i + 16 * j)), most[j]);
+  }
+  for (; i + 16 <= k; i += 16) most[0] = max(abs(load_f32(x + i)), most[0]);
+  if (i < k) most[0] = max(abs(load_tail_f32(x + i, k - i)), most[0]);
+  return fold_max(max(max(most[0], most[1]), max(most[2], most[3])));
 }
 
 // clamp(rint(v), low, high): the bounds are integers, so the order of the two does not matter.
