@@ -55,8 +55,8 @@ HeadBound bound_state(HeadSplit split, const int8_t* hi, const int8_t* lo, const
   return bound;
 }
 
-void raise_sums(const HeadBound& bound, const int32_t* residual, int64_t n, int64_t k, int32_t* hi,
-                int32_t* lo) {
+void raise_sums(const HeadBound& bound, const int32_t* residual, int64_t n, int64_t k,
+                int32_t* __restrict hi, int32_t* __restrict lo) {
   if (bound.split == HeadSplit::k6And2) {
     for (int64_t r = 0; r < n; ++r) {
       hi[r] = 4 * hi[r] + bound.most[residual[r]];
@@ -64,11 +64,14 @@ void raise_sums(const HeadBound& bound, const int32_t* residual, int64_t n, int6
     }
     return;
   }
+  // Whole numbers of 32 bits, so that it runs on vectors: e < 2^28 as |s| < 2^14 and K < 2^16.
+  const auto centre_hi = static_cast<int32_t>((bound.centre + 1) >> 8);
+  const auto centre_lo = static_cast<int32_t>((bound.centre + 1) & 255);
   for (int64_t r = 0; r < n; ++r) {
     const float e = bound.factor * std::sqrt(static_cast<float>(residual[r]));
-    const int64_t add = (bound.centre + static_cast<int64_t>(e) + 1) >> 1;
-    hi[r] = 8 * hi[r] + static_cast<int32_t>(add >> 7);
-    lo[r] = 8 * lo[r] + static_cast<int32_t>(add & 127);
+    const int32_t add = centre_lo + static_cast<int32_t>(e);
+    hi[r] = 8 * hi[r] + centre_hi + (add >> 8);
+    lo[r] = 8 * lo[r] + (add >> 1 & 127);
   }
 }
 

@@ -84,12 +84,14 @@ void PlaneHead::all(int64_t first, int64_t count, float* logits) {
 }
 
 float max_of(const float* x, int64_t count) {
-  if (count < kGroupRows) return *std::max_element(x, x + count);
   float most[8];
+  if (count < 8) return *std::max_element(x, x + count);
   std::copy_n(x, 8, most);
-  for (int64_t i = 8; i < kGroupRows; i += 8) {
+  int64_t i = 8;
+  for (; i + 8 <= count; i += 8) {
     for (int64_t j = 0; j < 8; ++j) most[j] = std::max(most[j], x[i + j]);
   }
+  for (; i < count; ++i) most[0] = std::max(most[0], x[i]);
   return *std::max_element(most, most + 8);
 }
 
@@ -158,6 +160,7 @@ void PlaneHead::exact(int64_t token, int64_t first, int64_t last) {
 }
 
 float PlaneHead::kth_largest(const float* x, int64_t count, int64_t k) const {
+  if (k == 1) return max_of(x, count);
   float* sorted = scratch_.sorted.data();
   std::copy_n(x, count, sorted);
   std::nth_element(sorted, sorted + k - 1, sorted + count, std::greater<float>());

@@ -23,13 +23,12 @@ void put(const uint8_t* values, int drop, int bits, int shift, uint8_t* to) {
   }
 }
 
-// One group of columns, given as b, group g of a block with `pairs` pairs of groups.
-void split_group(HeadSplit split, const uint8_t* b, int64_t g, int64_t pairs, uint8_t* high,
-                 uint8_t* low) {
+// One group of columns, given as b, group g of a block.
+void split_group(HeadSplit split, const uint8_t* b, int64_t g, uint8_t* high, uint8_t* low) {
   const int low_bits = layout(split).low_bits, middle_bits = layout(split).middle_bits;
   const int at = static_cast<int>(g);
-  put(b, low_bits, 4, 4 * (at % 2), high + kGroup * (g / 2));
-  put(b, low_bits + 4, middle_bits, at * middle_bits, high + kGroup * pairs);
+  put(b, low_bits, 4, 4 * (at % 2), high + kGroup * (1 + g / 2));
+  put(b, low_bits + 4, middle_bits, at * middle_bits, high);
   if (split == HeadSplit::k6And2) {
     put(b, 0, 2, 2 * at, low);
   } else {
@@ -63,7 +62,7 @@ int32_t split_row(HeadSplit split, const int8_t* codes, int64_t k, uint8_t* high
       if (column < padded) std::memcpy(b, codes + column, kGroup);
       for (uint8_t& value : b) value ^= 128;  // code + 128
       residual += residual_of(split, b, std::clamp<int64_t>(k - column, 0, kGroup));
-      split_group(split, b, g, pairs, high, low);
+      split_group(split, b, g, high, low);
     }
     high += kGroup * (pairs + 1);
     low += kGroup * (split == HeadSplit::k6And2 ? 1 : 1 + ceil_div(pairs, 2));

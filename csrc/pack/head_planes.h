@@ -6,9 +6,10 @@
 // plane is an area of its own, rows contiguous. A row is cut into blocks of `groups` groups of 64
 // columns, the last block having as many pairs of groups as K needs; columns beyond K hold code 0.
 //
-// high  64 bytes for each pair of groups: byte p = bits 3..0 of h of column p of the even group in
-//       its low nibble, of the odd group in its high nibble; then 64 bytes: byte p, from bit
-//       g * middle_bits on, the upper middle_bits bits of h of column p of group g
+// high  64 bytes: byte p, from bit g * middle_bits on, the upper middle_bits bits of h of column p
+//       of group g; then 64 bytes for each pair of groups: byte p = bits 3..0 of h of column p of
+//       the even group in its low nibble, of the odd group in its high nibble. So a kernel touches
+//       its lines in the order of their addresses: otherwise they come at half of memory's speed.
 // low   6+2: 64 bytes: byte p, bits 2g+1..2g = l of column p of group g
 //       5+3: 64 bytes: byte p, bit g = bit 2 of l; then 64 bytes for each four groups: byte p, bits
 //       2(g % 4) + 1..2(g % 4) = bits 1..0 of l

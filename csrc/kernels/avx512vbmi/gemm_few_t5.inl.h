@@ -59,7 +59,7 @@ template <int groups, int half>
 BITINFER_INLINE void bring_together(const uint8_t* tile, int64_t blocks, __m512i* rows) {
   __m512i block[kFewBlocks];
   for (int i = 0; i < kFewBlocks; ++i)
-    block[i] = load64(tile + kT5BlockBytes * (i < blocks ? i : 0));
+    block[i] = in_register(load64(tile + kT5BlockBytes * (i < blocks ? i : 0)));
   for (int h = half; h < half + groups / 2; ++h, rows += 2) {
     const __m512i ab =
         h ? _mm512_unpackhi_epi8(block[0], block[1]) : _mm512_unpacklo_epi8(block[0], block[1]);

@@ -39,7 +39,8 @@ struct PlaneRows {
 
 // Pairs of groups pair..pairs - 1 of a block whose parts start `part` bytes into their 64.
 template <HeadSplit split, int pairs, int pair, int rows>
-BITINFER_INLINE void add_pairs(PlaneRows<rows>& w, const int8_t* a, int64_t a_stride, int part) {
+BITINFER_INLINE void add_pairs(PlaneRows<rows>& w, const ByteVec (&middle)[rows], const int8_t* a,
+                               int64_t a_stride, int part) {
   ByteVec x[2][2];
   for (int p = 0; p < 2; ++p) {
     for (int i = 0; i < 2; ++i) {
@@ -48,16 +49,15 @@ BITINFER_INLINE void add_pairs(PlaneRows<rows>& w, const int8_t* a, int64_t a_st
     }
   }
   for (int r = 0; r < rows; ++r) {
-    const ByteVec nibbles = load_bytes(w.row[r] + 64 * pair + part);
-    const ByteVec middle = load_bytes(w.row[r] + 64 * pairs + part);
-    const ByteVec h0 = high_codes<split, 2 * pair>(nibbles, middle);
-    const ByteVec h1 = high_codes<split, 2 * pair + 1>(nibbles, middle);
+    const ByteVec nibbles = in_register(load_bytes(w.row[r] + 64 * (1 + pair) + part));
+    const ByteVec h0 = high_codes<split, 2 * pair>(nibbles, middle[r]);
+    const ByteVec h1 = high_codes<split, 2 * pair + 1>(nibbles, middle[r]);
     for (int p = 0; p < 2; ++p) {
       w.sum[p][r] = add_products(w.sum[p][r], h0, x[p][0], h1, x[p][1]);
       keep_order(w.sum[p][r]);
     }
   }
-  if constexpr (pair + 1 < pairs) add_pairs<split, pairs, pair + 1>(w, a, a_stride, part);
+  if constexpr (pair + 1 < pairs) add_pairs<split, pairs, pair + 1>(w, middle, a, a_stride, part);
 }
 
 template <HeadSplit split, int pairs, int rows>
@@ -67,7 +67,9 @@ BITINFER_INLINE void add_block(PlaneRows<rows>& w, const int8_t* a, int64_t a_st
       prefetch(w.row[r] + 64 * line + prefetch_ahead<rows>(r));
   }
   for (int part = 0; part < 64; part += kPlaneVec) {
-    add_pairs<split, pairs, 0>(w, a, a_stride, part);
+    ByteVec middle[rows];
+    for (int r = 0; r < rows; ++r) middle[r] = in_register(load_bytes(w.row[r] + part));
+    add_pairs<split, pairs, 0>(w, middle, a, a_stride, part);
   }
   for (int r = 0; r < rows; ++r) w.row[r] += 64 * (pairs + 1);
 }
@@ -127,8 +129,8 @@ BITINFER_INLINE void join_groups(const uint8_t* high, const uint8_t* low, int64_
                                  int8_t* codes) {
   if (g == 2 * pairs) return;
   for (int part = 0; part < 64; part += kPlaneVec) {
-    const ByteVec h = high_codes<split, g>(load_bytes(high + 64 * (g / 2) + part),
-                                           load_bytes(high + 64 * pairs + part));
+    const ByteVec h =
+        high_codes<split, g>(load_bytes(high + 64 * (1 + g / 2) + part), load_bytes(high + part));
     const ByteVec b = or_bytes(shift_words_left<layout(split).low_bits>(h),  // h fits: no masking
                                low_codes<split, g>(low + part));
     store_bytes(codes + 64 * g + part, add_bytes(b, fill_bytes(-128)));

@@ -27,7 +27,7 @@ BITINFER_INLINE void i2_dot_lanes(const LaneGroup<count>& lanes, int64_t num_blo
       DotVec x[4];
       for (int g = 0; g < 4; ++g) x[g] = load_dot(act + 64 * g + part);
       for (int r = 0; r < count; ++r) {
-        const DotVec bytes = load_dot(w[r] + part);
+        const DotVec bytes = in_register(load_dot(w[r] + part));
         const DotVec upper = shift_right_4(bytes);
         sum1[r] = dot_add(sum1[r], and_dot(bytes, low), x[0]);
         sum4[r] = dot_add(sum4[r], and_dot(bytes, mid), x[1]);

@@ -13,8 +13,8 @@ BITINFER_INLINE void for_plane_columns(const uint8_t* high, const uint8_t* low, 
     const int64_t pairs = left < kLayout.groups / 2 ? left : kLayout.groups / 2;
     for (int g = 0; g < 2 * pairs; ++g) {
       for (int p = 0; p < 64; ++p, ++column) {
-        const int nibble = (high[64 * (g / 2) + p] >> (4 * (g % 2))) & 15;
-        const int middle = (high[64 * pairs + p] >> (g * kLayout.middle_bits)) & kMask;
+        const int nibble = (high[64 * (1 + g / 2) + p] >> (4 * (g % 2))) & 15;
+        const int middle = (high[p] >> (g * kLayout.middle_bits)) & kMask;
         int l = 0;
         if (low && split == HeadSplit::k6And2) l = (low[p] >> (2 * g)) & 3;
         if (low && split == HeadSplit::k5And3)
