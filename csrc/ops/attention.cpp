@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <optional>
 
 #include "threads/dealt_task.h"
 #include "threads/thread_pool.h"
@@ -10,7 +11,8 @@
 namespace bitinfer {
 namespace {
 
-constexpr int64_t kRunRows = 16;  // query rows (tokens x heads of a group) of a task
+constexpr int64_t kRunRows = 16;       // query rows (tokens x heads of a group) of a task
+constexpr int64_t kHeadsTogether = 3;  // of one token: the states of more would push blocks out
 constexpr int64_t kPartialElements = 512 * 1024;  // floats of results that wait for their join
 
 int64_t most_rows(const AttentionShape& shape) { return std::max(kRunRows, shape.group()); }
@@ -129,30 +131,50 @@ float* row_scratch(const AttentionCall& call, int thread) {
   return (*call.ctx.scratch)[static_cast<std::size_t>(thread)].row.data();
 }
 
-// A kv head of a run, on one thread.
-void attend_head(const AttentionCall& call, const TokenRun& run, int64_t head, int thread) {
+// Neighbouring kv heads of a run, block by block, on one thread: one, or some of a single token.
+void attend_together(const AttentionCall& call, const TokenRun& run, int64_t first, int64_t count,
+                     int thread) {
   const AttentionShape& shape = call.shape;
   float* q_rows = row_scratch(call, thread);
   float* states = q_rows + most_rows(shape) * shape.head_dim;
-  const Task task(call, run, head, q_rows);
-  const SoftmaxState state = state_at(shape, task.rows(), states),
-                     part = state_at(shape, task.rows(),
-                                     states + state_elements(shape, most_rows(shape)));
-  const int64_t begin = task.begin_block(0), end = task.end_block(task.rows() - 1);
-  const int64_t next_head = std::min(head + 1, shape.kv_heads - 1);
-  for (int64_t b = begin; b < end; ++b) {
-    const bool last = b + 1 == end;
-    task.visit(b, last ? begin : b + 1, last ? next_head : head, b == begin ? state : part);
-    if (b > begin) task.join(b, state, part);
+  std::optional<Task> tasks[kHeadsTogether];
+  for (int64_t i = 0; i < count; ++i) tasks[i].emplace(call, run, first + i, q_rows);
+  const int64_t rows = tasks[0]->rows(), unit = state_elements(shape, rows);
+  const SoftmaxState part = state_at(shape, rows, states + count * unit);
+  const auto state = [&](int64_t i) { return state_at(shape, rows, states + i * unit); };
+  const int64_t begin = tasks[0]->begin_block(0), end = tasks[0]->end_block(rows - 1);
+  const int64_t after = std::min(first + count, shape.kv_heads - 1);
+  const int64_t pieces = (end - begin) * count;
+  for (int64_t p = 0; p < pieces; ++p) {
+    const int64_t b = begin + p / count, i = p % count, next = p + 1;
+    const bool last = next == pieces;
+    tasks[i]->visit(b, last ? begin : begin + next / count, last ? after : first + next % count,
+                    b == begin ? state(i) : part);
+    if (b > begin) tasks[i]->join(b, state(i), part);
   }
-  for (int64_t r = 0; r < task.rows(); ++r) task.finish(r, state);
+  for (int64_t i = 0; i < count; ++i) {
+    for (int64_t r = 0; r < rows; ++r) tasks[i]->finish(r, state(i));
+  }
+}
+
+// Kv heads [first, first + count) of a run, on one thread. Heads of a block lie side by side in
+// memory, and jumps cost: the CPU reads on behind each piece.
+void attend_heads(const AttentionCall& call, const TokenRun& run, int64_t first, int64_t count,
+                  int thread) {
+  const int64_t most = run.count == 1 ? kHeadsTogether : 1;
+  for (int64_t done = 0; done < count; done += most)
+    attend_together(call, run, first + done, std::min(most, count - done), thread);
 }
 
 void attend_whole(const AttentionCall& call, const TokenRun* runs, int64_t num_runs, int threads) {
-  const int64_t heads = call.shape.kv_heads;
-  parallel_for(threads, 0, num_runs * heads, 1, [&](int64_t i, int64_t, int thread) {
-    attend_head(call, runs[i / heads], i % heads, thread);
-  });
+  const int64_t heads = call.shape.kv_heads, all = num_runs * heads;
+  parallel_for(threads, 0, all, Chunks{1, threads == 1 ? heads : kHeadsTogether},
+               [&](int64_t begin, int64_t end, int thread) {
+                 for (int64_t here; begin < end; begin += here) {
+                   here = std::min(end - begin, heads - begin % heads);
+                   attend_heads(call, runs[begin / heads], begin % heads, here, thread);
+                 }
+               });
 }
 
 // One run, too few kv heads for the threads: each thread has as many whole heads as the others;
@@ -160,7 +182,7 @@ void attend_whole(const AttentionCall& call, const TokenRun* runs, int64_t num_r
 // joined in block order. Same bits.
 void attend_split(const AttentionCall& call, const TokenRun& run, int threads, float* partials) {
   const AttentionShape& shape = call.shape;
-  const int64_t first_head = (shape.kv_heads - 1) / threads * threads;  // that is dealt
+  const int64_t whole = (shape.kv_heads - 1) / threads, first_head = whole * threads;
   const int64_t heads = shape.kv_heads - first_head, rows = run.count * shape.group(),
                 unit = state_elements(shape, rows);
   const int64_t begin = first_seen(call.tokens[run.first].pos, call.window) / kKvBlock;
@@ -169,13 +191,13 @@ void attend_split(const AttentionCall& call, const TokenRun& run, int threads, f
   float* states = partials + wave * heads * unit;  // (heads) units
   for (int64_t first = begin; first < blocks; first += wave) {
     const int64_t count = std::min(wave, blocks - first), dealt = heads * count;
-    const int64_t counts[] = {first == begin ? first_head : 0, dealt};
+    const int64_t counts[] = {first == begin && whole > 0 ? threads : 0, dealt};
     const auto part = [&](int64_t head, int64_t block) {
       return state_at(shape, rows, partials + (head * count + block - first) * unit);
     };
     parallel_for(threads, 0, counts[0] + dealt, 1, [&](int64_t i, int64_t, int thread) {
       const DealtTask at = dealt_task(counts, 2, threads, i);
-      if (at.kind == 0) return attend_head(call, run, at.index, thread);
+      if (at.kind == 0) return attend_heads(call, run, at.index * whole, whole, thread);
       const int64_t block = first + at.index / heads, head = at.index % heads;
       const int64_t next = std::min(at.index + 1, dealt - 1);  // as they lie in memory
       const Task task(call, run, first_head + head, row_scratch(call, thread));
@@ -211,8 +233,9 @@ int64_t find_runs(const AttentionShape& shape, const TokenPosition* tokens, int6
 }
 
 int64_t attention_row_elements(const AttentionShape& shape) {
-  const int64_t rows = most_rows(shape);
-  return rows * shape.head_dim + 2 * state_elements(shape, rows);
+  const int64_t rows = most_rows(shape), one = state_elements(shape, shape.group());
+  return rows * shape.head_dim +
+         std::max(2 * state_elements(shape, rows), (kHeadsTogether + 1) * one);
 }
 
 int64_t attention_partial_elements(const AttentionShape& shape) {
