@@ -20,6 +20,7 @@ FORMS = {  # what a model can be; (overrides, make_tiny_model's arguments)
     "f32_embedding": ({}, {"head": "source", "embedding_dtype": "f32"}),
     "biases": ({}, {"base": LLAMA, "bias": True}),
     "one_kv_head": ({"num_key_value_heads": 1, "num_attention_heads": 6}, {}),
+    "five_kv_heads": ({"num_key_value_heads": 5, "num_attention_heads": 10}, {}),
     "no_groups": ({"num_key_value_heads": 4}, {}),
     "odd_sizes": ({"hidden_size": 83, "intermediate_size": 131, "head_dim": 10}, {}),
     "yarn": ({"rope_scaling": {"rope_type": "yarn", "attention_factor": 1.139}}, {}),
@@ -233,6 +234,19 @@ def test_attention_joined_in_several_waves_equals_one_thread() -> None:
     # Of three heads two threads have one each, and the blocks of the third: 33, and partial results
     # of 512 K / (64 x 258) = 31 have room.
     assert_threads_change_nothing(shape, 2100, "int8", 2)
+
+
+@pytest.mark.parametrize("packing", TERNARY_PACKINGS)
+def test_more_rows_than_a_task_has_room_for(packing: str, isa: str) -> None:
+    # A GEMV task holds 8,192 sums, of gate and up 4,096 each; a GEMM task of 2 tokens 2,048 rows.
+    shape = {"hidden_size": 48, "intermediate_size": 9001, "num_hidden_layers": 1}
+    model = make_tiny_model(shape, packing=packing)
+    ids = tokens(6, model[0])
+    expected = ReferenceDecoder(*model).logits(ids)
+    assert isa == _core.active_isa()
+    for num_threads in (1, 2):
+        for pieces in (1, 2, 6):
+            assert same_bits(logits_of(model, ids, num_threads=num_threads, pieces=pieces), expected)
 
 
 @pytest.mark.parametrize("prefill_chunk", [1, 7, 64, 256])
