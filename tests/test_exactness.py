@@ -246,7 +246,9 @@ def test_more_rows_than_a_task_has_room_for(packing: str, isa: str) -> None:
     assert isa == _core.active_isa()
     for num_threads in (1, 2):
         for pieces in (1, 2, 6):
-            assert same_bits(logits_of(model, ids, num_threads=num_threads, pieces=pieces), expected)
+            assert same_bits(
+                logits_of(model, ids, num_threads=num_threads, pieces=pieces), expected
+            )
 
 
 @pytest.mark.parametrize("prefill_chunk", [1, 7, 64, 256])
