@@ -137,8 +137,9 @@ void attend_together(const AttentionCall& call, const TokenRun& run, int64_t fir
   const AttentionShape& shape = call.shape;
   float* q_rows = row_scratch(call, thread);
   float* states = q_rows + most_rows(shape) * shape.head_dim;
-  std::optional<Task> tasks[kHeadsTogether];
-  for (int64_t i = 0; i < count; ++i) tasks[i].emplace(call, run, first + i, q_rows);
+  std::optional<Task> made[kHeadsTogether];
+  const Task* tasks[kHeadsTogether];
+  for (int64_t i = 0; i < count; ++i) tasks[i] = &made[i].emplace(call, run, first + i, q_rows);
   const int64_t rows = tasks[0]->rows(), unit = state_elements(shape, rows);
   const SoftmaxState part = state_at(shape, rows, states + count * unit);
   const auto state = [&](int64_t i) { return state_at(shape, rows, states + i * unit); };
