@@ -71,9 +71,7 @@ class GemvPlan {
     chunks_.most = std::min({chunks_.most, room, std::max<int64_t>(most_bytes / bytes, 1)});
   }
 
-  int threads() const { return threads_; }
-
-  // fn(matrix, runs, thread) for the runs of tiles of all tasks, on threads() threads.
+  // fn(matrix, runs, thread) for the runs of tiles of all tasks, on as many threads.
   template <typename Fn>
   void run(const Fn& fn) const {
     const Chunks chunks{std::min(chunks_.least, chunks_.most), chunks_.most};

@@ -101,10 +101,10 @@ void gemv(const OpContext& ctx, const QuantizedRows& a, const LinearOutput* outp
 
 void gated_gemv(const OpContext& ctx, const QuantizedRows& a, const Linear& gate, const Linear& up,
                 HiddenAct act, float* y, int64_t y_stride) {
-  const int64_t tile_rows = layout(gate.w.packing).tile_rows, bytes = 2 * weight_bytes(gate.w);
+  const int64_t tile_rows = layout(gate.w.packing).tile_rows;
   const FloatKernels& f32 = ctx.kernels->f32;
   const auto multiply = multiply_by(ctx, act);
-  GemvPlan plan(ctx.threads_for(bytes));
+  GemvPlan plan(ctx.threads_for(2 * weight_bytes(gate.w)));
   plan.add(gate.w, std::max(ctx.gemv.streams / 2, 1), 2, most_task_bytes(a));
   plan.run([&](int, const TileRuns& runs, int thread) {
     ThreadScratch& scratch = (*ctx.scratch)[static_cast<std::size_t>(thread)];
